@@ -1,0 +1,100 @@
+"""The `irpo` command."""
+
+import argparse
+import errno
+import sys
+from pathlib import Path
+
+from irpo_lib.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, or 1 with one sentence on stderr for what a user can put right."""
+    args = _parser().parse_args(argv)
+    try:
+        args.command(args)
+    except UserError as error:
+        print(f"irpo: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"irpo: {error.strerror}{where}: nothing half-written is left under a final name; "
+              f"make room or choose another --run-dir and run the same command again", file=sys.stderr)  # fmt: skip
+        return 1
+    except KeyboardInterrupt:
+        print("irpo: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    from irpo_lib.config import load_config, parse_overrides, to_dict
+    from irpo_lib.course import run_notebooks
+
+    overrides = parse_overrides(args.set)
+    config = load_config(args.preset, args.task, **overrides)
+    run_dir = Path(args.run_dir or f"runs/{args.preset}-{config.task}")
+    run_notebooks(args.preset, to_dict(config)["task"], run_dir, config.seed, overrides)
+
+
+def status(args: argparse.Namespace) -> None:
+    from irpo_lib.figures import status_table
+
+    print(status_table(Path(args.run_dir)))
+
+
+def table(args: argparse.Namespace) -> None:
+    from irpo_lib.figures import write_results
+
+    for path in write_results(Path(args.run_dir)):
+        print(path)
+
+
+def make_data(args: argparse.Namespace) -> None:
+    from irpo_lib.tasks.mini.splits import make_data as make
+
+    for path in make(Path(args.out)):
+        print(path)
+
+
+def make_seed_model(args: argparse.Namespace) -> None:
+    from irpo_lib.tasks.mini.seed_model import make_seed_model as make
+
+    make(Path(args.out), args.steps)
+    print(f"the seed model is in {args.out}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="irpo", description="Iterative Reasoning Preference Optimization")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    p = commands.add_parser("run", help="execute the notebooks into a run folder; goes on where it stopped")
+    p.add_argument("--preset", default="mini", help="a name in irpo_lib/presets, or a YAML file (default: mini)")
+    p.add_argument("--task", help="overrides the preset's task")
+    p.add_argument("--run-dir", help="default: runs/PRESET-TASK")
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
+    p.set_defaults(command=run)
+
+    p = commands.add_parser("status", help="what a run has done: stages, counts, times, accuracies")
+    p.add_argument("run_dir")
+    p.set_defaults(command=status)
+
+    p = commands.add_parser("table", help="the results of a run beside the paper's, as CSV, Markdown and a figure")
+    p.add_argument("run_dir")
+    p.set_defaults(command=table)
+
+    p = commands.add_parser("make-data", help="make the splits of the mini tasks")
+    p.add_argument("--out", default="data")
+    p.set_defaults(command=make_data)
+
+    p = commands.add_parser("make-seed-model", help="pre-train mini-llama from scratch (about half an hour)")
+    p.add_argument("--out", default="data/mini-llama")
+    p.add_argument("--steps", type=int, help="default: the recipe's")
+    p.set_defaults(command=make_seed_model)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

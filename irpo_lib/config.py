@@ -1,0 +1,207 @@
+"""Presets: § 3 of the paper as flat YAML files, read into one frozen, validated `Config`."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from inspect import formatannotation
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from irpo_lib.errors import UserError, nearest
+
+PRESETS = Path(__file__).parent / "presets"
+DATA = Path(__file__).parent.parent / "data"
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment. Every key is explained in `presets/mini.yaml`; § numbers are the paper's."""
+
+    task: str
+    model: str
+    seed: int
+    dtype: str
+    # § 2, chain-of-thought and answer generation
+    iterations: int
+    samples: int
+    temperatures: tuple[float, ...]
+    top_p: float
+    max_new_tokens: int
+    engine: str
+    problems_per_shard: int
+    train_problems: int | None
+    # § 2, preference pairs
+    pairs_per_problem: int
+    gold_in_winners: bool
+    max_length: int
+    max_pairs: int
+    # Equation 1 and its optimisation
+    beta: float
+    alpha: float
+    dpo_weight: float
+    learning_rate: float
+    warmup_steps: int
+    batch_size: int
+    micro_batch_size: int
+    max_steps: int
+    checkpoint_every: int
+    select_checkpoint: bool
+    held_out: int
+    training_engine: str
+    # § 3, evaluation
+    test_problems: int | None
+    majority_samples: int
+    majority_problems: int | None
+    majority_temperature: float
+    majority_iterations: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name, (holds, right) in _RULES.items():
+            value = getattr(self, name)
+            if not holds(value):
+                raise UserError(f"{name}={value!r} cannot be: it must be {right}")
+        if len(self.temperatures) != self.iterations:
+            raise UserError(
+                f"temperatures={list(self.temperatures)} has {len(self.temperatures)} values for "
+                f"iterations={self.iterations}: give one for each iteration"
+            )
+        if self.batch_size % self.micro_batch_size:
+            raise UserError(
+                f"batch_size={self.batch_size} is no multiple of micro_batch_size={self.micro_batch_size}: "
+                f"choose a micro-batch that divides the batch"
+            )
+        if self.alpha == 0 and self.dpo_weight == 0:
+            raise UserError("alpha=0 with dpo_weight=0 leaves no loss: set one of them above 0")
+        if self.select_checkpoint and not self.held_out:
+            raise UserError("select_checkpoint=true needs held_out above 0: problems to choose the checkpoint on")
+        if self.select_checkpoint and self.checkpoint_every > self.max_steps:
+            raise UserError("select_checkpoint=true needs checkpoint_every of at most max_steps")
+
+    def only(self, *names: str) -> dict[str, Any]:
+        """The named settings, as a stage records them."""
+        return {name: getattr(self, name) for name in names}
+
+
+def _one_of(*values: str):
+    return (lambda v: v in values), "one of " + ", ".join(values)
+
+
+_POSITIVE = (lambda v: v > 0), "above 0"
+_COUNT = (lambda v: v >= 1), "1 or more"
+_COUNT_OR_ALL = (lambda v: v is None or v >= 1), "1 or more, or null for all"
+_NOT_NEGATIVE = (lambda v: v >= 0), "0 or more"
+_RULES = {
+    "dtype": _one_of("float32", "bfloat16", "float16"),
+    "engine": _one_of("transformers"),
+    "training_engine": _one_of("irpo", "trl"),
+    "iterations": _COUNT,
+    "samples": _COUNT,
+    "temperatures": ((lambda v: all(t > 0 for t in v)), "above 0 each"),
+    "top_p": ((lambda v: 0 < v <= 1), "above 0 and at most 1"),
+    "max_new_tokens": _COUNT,
+    "problems_per_shard": _COUNT,
+    "train_problems": _COUNT_OR_ALL,
+    "pairs_per_problem": _COUNT,
+    "max_length": _COUNT,
+    "max_pairs": _COUNT,
+    "beta": _POSITIVE,
+    "alpha": _NOT_NEGATIVE,
+    "dpo_weight": _NOT_NEGATIVE,
+    "learning_rate": _POSITIVE,
+    "warmup_steps": _NOT_NEGATIVE,
+    "batch_size": _COUNT,
+    "micro_batch_size": _COUNT,
+    "max_steps": _COUNT,
+    "checkpoint_every": _COUNT,
+    "held_out": _NOT_NEGATIVE,
+    "test_problems": _COUNT_OR_ALL,
+    "majority_samples": _COUNT,
+    "majority_problems": _COUNT_OR_ALL,
+    "majority_temperature": _POSITIVE,
+}
+
+
+def load_config(preset: str = "mini", task: str | None = None, **overrides: Any) -> Config:
+    """Reads a preset, then the part it has for the task, then the overrides.
+
+    Args:
+        preset: A name in `irpo_lib/presets`, or a path to a YAML file of the same keys.
+        task: Overrides the preset's task.
+        overrides: Keys of `Config`; None values count as given.
+
+    Raises:
+        UserError: an unknown preset, task or key, a value of the wrong type or out of range.
+    """
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
+    if not path.is_file():
+        if path.parent != PRESETS:
+            raise UserError(f"preset file {path} does not exist")
+        raise UserError(f"unknown preset '{preset}'" + nearest(preset, [p.stem for p in PRESETS.glob("*.yaml")]))
+    values = read_yaml(path.read_text(encoding="utf8"), str(path))
+    per_task = values.pop("per_task", {})
+    values["task"] = task or overrides.get("task") or values.get("task")
+    if values["task"] not in per_task:
+        raise UserError(f"preset '{preset}' has no task '{values['task']}'" + nearest(str(values["task"]), per_task))
+    values |= per_task[values["task"]]
+    _check_keys(values, str(path))
+    missing = {f.name for f in fields(Config)} - set(values)
+    if missing:
+        raise UserError(f"{path}: these keys are missing: {', '.join(sorted(missing))}")
+    _check_keys(overrides, "overrides")
+    values |= overrides
+    return Config(**{f.name: _typed(f.name, formatannotation(f.type), values[f.name]) for f in fields(Config)})
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """["beta=0.3", "temperatures=[0.8, 1.0]"] → a dictionary; values are read as YAML."""
+    overrides = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair}: write key=value, as in --set beta=0.3")
+        overrides[key] = read_yaml(value, f"--set {pair}")
+    return overrides
+
+
+def read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def with_changes(config: Config, **changes: Any) -> Config:
+    """A copy with other values, validated anew."""
+    return replace(config, **changes)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    return asdict(config)
+
+
+def _check_keys(values: dict[str, Any], where: str) -> None:
+    known = [f.name for f in fields(Config)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown key '{key}'" + nearest(key, known))
+
+
+def _typed(name: str, kind: str, value: Any) -> Any:
+    """YAML reads 7e-7 as a string and [1, 2] as a list: makes each value of its field's type, or says why not."""
+    try:
+        if value is None and "None" in kind:
+            return None
+        if kind.startswith("tuple"):
+            item = float if "float" in kind else int
+            return tuple(item(v) for v in value)
+        if kind.startswith("bool") and isinstance(value, bool):
+            return value
+        if kind.startswith("float") and not isinstance(value, bool):
+            return float(value)
+        if kind.startswith("int") and not isinstance(value, bool) and int(value) == float(value):
+            return int(value)
+        if kind.startswith("str") and isinstance(value, str):
+            return value
+    except (TypeError, ValueError):
+        pass
+    raise UserError(f"{name}={value!r} is not of the right type: it must be {kind}")

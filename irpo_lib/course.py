@@ -1,0 +1,67 @@
+"""The course as a program: papermill executes the notebooks into a run folder."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from irpo_lib.errors import UserError
+from irpo_lib.store import hash_json, read_json, write_json
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def run_notebooks(preset: str, task: str, run_dir: Path, seed: int, overrides: dict[str, Any]) -> None:
+    """Executes all notebooks in order; one that was executed with the same source and parameters is skipped.
+
+    Raises:
+        UserError: a cell raised; the notebook with the traceback is kept beside the others.
+    """
+    sources = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if not sources:
+        raise UserError(f"{NOTEBOOKS} holds no notebook: install the project from a clone, with `pip install -e .`")
+    parameters = {
+        "preset": preset,
+        "task": task,
+        "run_dir": str(run_dir.resolve()),
+        "seed": seed,
+        "overrides": overrides,
+    }
+    out = run_dir / "notebooks"
+    out.mkdir(parents=True, exist_ok=True)
+    for source in sources:
+        _run_notebook(source, out, parameters)
+    print(f"\nThe executed notebooks are in {out}, the results in {run_dir / 'results'}:\n")
+    print((run_dir / "results" / "table.md").read_text(encoding="utf8"))
+
+
+def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
+    target, record = out / source.name, out / f".{source.stem}.json"
+    wanted = {"source": hash_json(_code(source)), "parameters": parameters}
+    if target.is_file() and record.is_file() and read_json(record) == json.loads(json.dumps(wanted)):
+        print(f"{source.stem}: done before")
+        return
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    print(f"{source.stem}: running", flush=True)
+    temporary = out / f".{source.stem}.partial.ipynb"
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        papermill.execute_notebook(
+            source, temporary, parameters, kernel_name="python3", progress_bar=False, log_output=False,
+            cwd=str(Path.cwd()),
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        failed = out / f"{source.stem}.failed.ipynb"
+        os.replace(temporary, failed)
+        raise UserError(
+            f"{source.name}, cell {error.cell_index}: {error.ename}: {error.evalue} (see {failed})"
+        ) from error
+    os.replace(temporary, target)
+    write_json(record, wanted)
+
+
+def _code(notebook: Path) -> list[str]:
+    """The notebook's cells without their outputs."""
+    return ["".join(cell["source"]) for cell in read_json(notebook)["cells"]]

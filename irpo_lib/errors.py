@@ -1,0 +1,15 @@
+"""The one exception for what a user can put right: its message is a sentence that says what, where and how."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The command line prints the message alone and exits with status 1."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'beta'?" for 'betta', or the list of what is known where nothing is near."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"

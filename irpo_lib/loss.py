@@ -1,0 +1,50 @@
+"""Equation 1: L = dpo_weight · L_DPO + α · L_NLL, for each pair."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import logsigmoid
+
+
+@dataclass
+class PairLosses:
+    """All [B]: the loss, its two parts before weighting, and DPO's implicit rewards."""
+
+    loss: torch.Tensor
+    dpo: torch.Tensor
+    nll: torch.Tensor
+    chosen_rewards: torch.Tensor
+    rejected_rewards: torch.Tensor
+
+    @property
+    def margins(self) -> torch.Tensor:
+        return self.chosen_rewards - self.rejected_rewards
+
+
+def irpo_loss(
+    policy_chosen_logps: torch.Tensor,
+    policy_rejected_logps: torch.Tensor,
+    reference_chosen_logps: torch.Tensor,
+    reference_rejected_logps: torch.Tensor,
+    chosen_lengths: torch.Tensor,
+    beta: float,
+    alpha: float,
+    dpo_weight: float = 1.0,
+) -> PairLosses:
+    """Equation 1 for each pair; a batch's loss is the mean over its pairs.
+
+    Args:
+        policy_chosen_logps: log M_θ(c^w, y^w | x), a sum over response tokens. [B]
+        policy_rejected_logps: log M_θ(c^l, y^l | x). [B]
+        reference_chosen_logps: log M_t(c^w, y^w | x). [B]
+        reference_rejected_logps: log M_t(c^l, y^l | x). [B]
+        chosen_lengths: |c^w| + |y^w|, EOS included. [B]
+        beta: β, how strongly the policy is held to the reference.
+        alpha: α, the weight of the NLL term; 0 is DPO.
+        dpo_weight: 1 in the paper; 0 is supervised fine-tuning on the chosen responses.
+    """
+    chosen_rewards = beta * (policy_chosen_logps - reference_chosen_logps)
+    rejected_rewards = beta * (policy_rejected_logps - reference_rejected_logps)
+    dpo = -logsigmoid(chosen_rewards - rejected_rewards)
+    nll = -policy_chosen_logps / chosen_lengths
+    return PairLosses(dpo_weight * dpo + alpha * nll, dpo, nll, chosen_rewards.detach(), rejected_rewards.detach())

@@ -1,0 +1,87 @@
+"""Models and tokenizers from a folder or the hub; prompts and gold solutions as token ids."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from irpo_lib.config import DATA
+from irpo_lib.errors import UserError
+from irpo_lib.store import hash_folder, hash_json
+
+
+def resolve_model(name: str) -> str:
+    """ "mini-llama" → its folder in data/; anything else is a folder or a name on the hub."""
+    return str(DATA / name) if name == "mini-llama" else name
+
+
+def model_hash(name: str) -> str:
+    """A hash of a model's files; for a name on the hub, of the name."""
+    path = Path(resolve_model(name))
+    return hash_folder(path) if path.is_dir() else hash_json(name)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Raises UserError when the folder is missing or holds no tokenizer."""
+    path = _existing(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no tokenizer can be loaded from it ({_first_sentence(error)})") from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{path}: the tokenizer has no EOS token; a finished response must end with one")
+    return tokenizer
+
+
+def load_model(name: str, dtype: str) -> PreTrainedModel:
+    """A causal language model in evaluation mode, on the GPU where there is one."""
+    path = _existing(name)
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no model can be loaded from it ({_first_sentence(error)})") from error
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """The user's message as token ids, through the model's chat template where it has one; exactly one BOS."""
+    if tokenizer.chat_template is None:
+        return tokenizer(prompt)["input_ids"]
+    text = _render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    bos = tokenizer.bos_token_id
+    if bos is not None and bos in tokenizer("")["input_ids"] and ids[0] != bos:
+        ids = [bos, *ids]
+    return ids
+
+
+def encode_reply(tokenizer: PreTrainedTokenizerBase, prompt: str, reply: str) -> list[int]:
+    """A written reply (a gold solution) as the token ids that follow the prompt's, with exactly one EOS."""
+    eos = tokenizer.eos_token_id
+    if tokenizer.chat_template is None:
+        return [*tokenizer(" " + reply, add_special_tokens=False)["input_ids"], eos]
+    user, assistant = {"role": "user", "content": prompt}, {"role": "assistant", "content": reply}
+    before = _render(tokenizer, [user], add_generation_prompt=True)
+    whole = _render(tokenizer, [user, assistant])
+    if not whole.startswith(before):
+        raise UserError("the chat template changes the prompt when a reply follows: gold solutions cannot be encoded")
+    ids = tokenizer(whole[len(before) :], add_special_tokens=False)["input_ids"]
+    return [*ids[: ids.index(eos)], eos] if eos in ids else [*ids, eos]
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+
+
+def _existing(name: str) -> str:
+    path = resolve_model(name)
+    if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or name == "mini-llama"):
+        raise UserError(f"the model folder {path} does not exist")
+    return path
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

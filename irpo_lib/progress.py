@@ -1,0 +1,45 @@
+"""One progress bar in a terminal; a line now and then in a notebook or a log."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+#: Seconds between two lines where there is no terminal.
+EVERY = 20.0
+
+
+class Progress:
+    """Counts work that is done: `with Progress(total, "generate") as p: p.add(3)`."""
+
+    def __init__(self, total: int, what: str, unit: str = "problems"):
+        self.total, self.what, self.unit = total, what, unit
+        self.done = 0
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=what, unit=" " + unit, leave=False) if self.terminal else None
+        self.started = self.said = time.monotonic()
+        self.resumed = 0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def skip(self, n: int) -> None:
+        """Work that an earlier run had done: it counts as done but not for the estimate of the time left."""
+        self.resumed += n
+        self.add(n)
+
+    def add(self, n: int = 1) -> None:
+        self.done += n
+        if self.bar is not None:
+            self.bar.update(n)
+            return
+        now = time.monotonic()
+        fresh = self.done - self.resumed
+        if now - self.said >= EVERY and fresh > 0 and self.done < self.total:
+            left = (now - self.started) / fresh * (self.total - self.done)
+            print(f"{self.what}: {self.done} of {self.total} {self.unit}, about {left:.0f} s left", flush=True)
+            self.said = now
