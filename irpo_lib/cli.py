@@ -30,13 +30,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    from irpo_lib.config import load_config, parse_overrides, to_dict
+    from irpo_lib.config import load_config, parse_overrides
     from irpo_lib.course import run_notebooks
+    from irpo_lib.models import load_tokenizer
+    from irpo_lib.tasks import get_task, read_split
 
     overrides = parse_overrides(args.set)
     config = load_config(args.preset, args.task, **overrides)
-    run_dir = Path(args.run_dir or f"runs/{args.preset}-{config.task}")
-    run_notebooks(args.preset, to_dict(config)["task"], run_dir, config.seed, overrides)
+    # What would stop the first notebook stops here, before anything is written.
+    load_tokenizer(config.model)
+    for split in ("train", "test"):
+        read_split(get_task(config.task), split)
+    run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{config.task}")
+    run_notebooks(args.preset, config.task, run_dir, config.seed, overrides)
 
 
 def status(args: argparse.Namespace) -> None:

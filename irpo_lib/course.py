@@ -1,11 +1,13 @@
 """The course as a program: papermill executes the notebooks into a run folder."""
 
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from irpo_lib.errors import UserError
+from irpo_lib.progress import LEFT
 from irpo_lib.store import hash_json, read_json, write_json
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -49,7 +51,7 @@ def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         papermill.execute_notebook(
-            source, temporary, parameters, kernel_name="python3", progress_bar=False, log_output=False,
+            source, temporary, parameters, kernel_name="python3", progress_bar=False, stdout_file=ProgressLines(),
             cwd=str(Path.cwd()),
         )  # fmt: skip
     except PapermillExecutionError as error:
@@ -60,6 +62,16 @@ def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
         ) from error
     os.replace(temporary, target)
     write_json(record, wanted)
+
+
+class ProgressLines(io.StringIO):
+    """Passes on the progress lines of a running notebook; the rest of its output is in the notebook."""
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.endswith(LEFT):
+                print("  " + line, flush=True)
+        return len(text)
 
 
 def _code(notebook: Path) -> list[str]:

@@ -22,6 +22,7 @@ from irpo_lib.store import (
     hash_json,
     read_json,
     read_records,
+    remove,
     run_stage,
     stage_hash,
     write_json,
@@ -108,8 +109,13 @@ class Experiment:
         source = self.pair(iteration)
 
         def work(folder: Path) -> dict[str, Any]:
+            from irpo_lib.logprobs import reference_logps
+            from irpo_lib.models import load_model
+
             pairs = read_records(source / "pairs.parquet", PreferencePair)
-            return score_responses(pairs, self.model(iteration - 1), self.config.dtype, folder)
+            logps = reference_logps(load_model(self.model(iteration - 1), self.config.dtype), pairs)
+            write_json(folder / "logps.json", logps)
+            return {"distinct": len(logps), "responses": 2 * len(pairs)}
 
         inputs = {"pairs": stage_hash(source), "model": self._model_hash(iteration - 1)}
         return run_stage(self.folder(iteration, "reference"), self.config.only("dtype"), inputs, work)
@@ -147,12 +153,14 @@ class Experiment:
                 self._sample(answers, iteration - 1, held_out, 1, 0.0, "select", weights=str(checkpoint))
                 rewarded = self._rewarded(read_records(shards(answers), Completion), held_out)
                 found[step] = greedy_accuracy(rewarded).accuracy
+            remove(folder / "checkpoints")
             best = max(sorted(found), key=found.__getitem__)
             write_json(folder / "selection.json", {"steps": best, "accuracies": found})
             return {"steps": best, "held_out_accuracy": round(found[best], 4)}
 
         settings = c.only("seed", "dtype", "beta", "alpha", "dpo_weight", "learning_rate", "warmup_steps", "batch_size",
-                          "checkpoint_every", "max_steps", "held_out")  # fmt: skip
+                          "micro_batch_size", "checkpoint_every", "max_steps", "held_out", "training_engine", "task",
+                          "max_new_tokens", "problems_per_shard")  # fmt: skip
         inputs = {"pairs": stage_hash(self.pair(iteration)), "reference": stage_hash(self.reference(iteration))}
         return run_stage(self.folder(iteration, "select"), settings, inputs, work)
 
@@ -238,16 +246,17 @@ class Experiment:
         }
 
     def _scored_pairs(self, iteration: int) -> list:
+        """D_pairs with its reference log-probs."""
+        from irpo_lib.logprobs import response_key
         from irpo_lib.training import ScoredPair
 
         pairs = read_records(self.pair(iteration) / "pairs.parquet", PreferencePair)
         logps = read_json(self.reference(iteration) / "logps.json")
-        return [
-            ScoredPair(
-                p, logps[response_key(p.prompt_ids, p.chosen_ids)], logps[response_key(p.prompt_ids, p.rejected_ids)]
-            )
-            for p in pairs
-        ]
+
+        def logp(pair: PreferencePair, response: list[int]) -> float:
+            return logps[response_key(pair.prompt_ids, response)]
+
+        return [ScoredPair(p, logp(p, p.chosen_ids), logp(p, p.rejected_ids)) for p in pairs]
 
     def _train(self, folder: Path, iteration: int, pairs: list, steps: int, keep_checkpoints: bool = False):
         from irpo_lib.models import load_model, load_tokenizer
@@ -260,30 +269,6 @@ class Experiment:
 
     def _selected_steps(self, iteration: int) -> int:
         return read_json(self.select(iteration) / "selection.json")["steps"]
-
-
-def score_responses(pairs: Sequence[PreferencePair], model_name: str, dtype: str, folder: Path) -> dict[str, Any]:
-    """Writes `logps.json`: the reference log-prob of each distinct (prompt, response) of the pairs."""
-    from irpo_lib.logprobs import score
-    from irpo_lib.models import load_model
-
-    distinct = {}
-    for pair in pairs:
-        for response in (pair.chosen_ids, pair.rejected_ids):
-            distinct[response_key(pair.prompt_ids, response)] = (pair.prompt_ids, response)
-    keys, sequences = list(distinct), list(distinct.values())
-    logps: dict[str, float] = {}
-    if sequences:
-        with Progress(len(keys), "reference", "responses") as progress:
-            for index, value in score(load_model(model_name, dtype), sequences):
-                logps[keys[index]] = value
-                progress.add(1)
-    write_json(folder / "logps.json", logps)
-    return {"distinct": len(keys), "responses": 2 * len(pairs)}
-
-
-def response_key(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
-    return hash_json([list(prompt_ids), list(response_ids)])
 
 
 def derive_seed(seed: int, *what: Any) -> int:

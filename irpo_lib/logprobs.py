@@ -7,6 +7,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from irpo_lib.progress import Progress
+from irpo_lib.records import PreferencePair
+from irpo_lib.store import hash_json
+
 #: (prompt ids, response ids)
 Tokens = tuple[list[int], list[int]]
 
@@ -77,3 +81,25 @@ def score(
 def _scored(model, sequences, batch) -> Iterator[tuple[int, float]]:
     logps = sequence_logps(model, make_batch([sequences[i] for i in batch], model.device))
     yield from zip(batch, logps.tolist(), strict=True)
+
+
+def reference_logps(model: PreTrainedModel, pairs: Sequence[PreferencePair]) -> dict[str, float]:
+    """The reference cache: log M_t(c, y | x) of each distinct response of the pairs, under its `response_key`.
+
+    Pairs repeat responses, so there are fewer of them than two a pair.
+    """
+    distinct = {
+        response_key(pair.prompt_ids, response): (pair.prompt_ids, response)
+        for pair in pairs
+        for response in (pair.chosen_ids, pair.rejected_ids)
+    }
+    keys, logps = list(distinct), {}
+    with Progress(len(keys), "reference", "responses") as progress:
+        for index, value in score(model, list(distinct.values())):
+            logps[keys[index]] = value
+            progress.add(1)
+    return logps
+
+
+def response_key(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
+    return hash_json([list(prompt_ids), list(response_ids)])

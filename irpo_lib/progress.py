@@ -7,6 +7,8 @@ from tqdm import tqdm
 
 #: Seconds between two lines where there is no terminal.
 EVERY = 20.0
+#: How a progress line ends.
+LEFT = " s left"
 
 
 class Progress:
@@ -24,6 +26,9 @@ class Progress:
         return self
 
     def __exit__(self, *exc) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
@@ -41,5 +46,5 @@ class Progress:
         fresh = self.done - self.resumed
         if now - self.said >= EVERY and fresh > 0 and self.done < self.total:
             left = (now - self.started) / fresh * (self.total - self.done)
-            print(f"{self.what}: {self.done} of {self.total} {self.unit}, about {left:.0f} s left", flush=True)
+            print(f"{self.what}: {self.done} of {self.total} {self.unit}, about {left:.0f}{LEFT}", flush=True)
             self.said = now

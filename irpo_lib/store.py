@@ -5,11 +5,13 @@ run never leaves half a result under its final name. What a killed stage had fin
 in `NAME.partial`, and the next run goes on from there.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,8 @@ from typing import Any, TypeVar
 from irpo_lib.errors import UserError
 
 MANIFEST = "stage.json"
+#: What a stage under way has beside its output: its settings, and a lock.
+WORKING = ("begun.json", ".lock")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
 R = TypeVar("R")
 
@@ -50,16 +54,15 @@ def run_stage(
     with _locked(partial):
         if (folder / MANIFEST).is_file():  # another process finished it while this one waited for the disk
             _check_same(folder, read_json(folder / MANIFEST), wanted)
+            remove(partial)
             return folder
-        begun = partial / "begun.json"
+        begun = partial / WORKING[0]
         if begun.is_file():
             _check_same(partial, read_json(begun), wanted)
         else:
             write_json(begun, wanted)
         started = time.time()
         counts = work(partial)
-        begun.unlink()
-        (partial / ".lock").unlink()
         manifest = wanted | {
             "status": "complete",
             "counts": counts,
@@ -72,6 +75,8 @@ def run_stage(
         _sync(partial)
         partial.rename(folder)
         _sync(folder.parent)
+        for name in WORKING:
+            (folder / name).unlink()
     return folder
 
 
@@ -134,6 +139,19 @@ def read_records(paths: Path | list[Path], kind: type[R]) -> list[R]:
     return [kind(**{name: row[name] for name in names}) for row in rows]
 
 
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """safetensors and torch.save report a full disk as errors of their own: makes them the OSError that it is."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        if re.search("No space left|PytorchStreamWriter|inline_container", str(error)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
+
+
 def read_log(path: Path) -> list[dict[str, float]]:
     """A CSV of numbers → one dictionary a line."""
     import csv
@@ -165,7 +183,7 @@ def _check_same(folder: Path, there: dict[str, Any], wanted: dict[str, Any]) -> 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out; the lock ends with the process, however it ends."""
-    path = folder / ".lock"
+    path = folder / WORKING[1]
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,7 +193,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (MANIFEST, *WORKING))
 
 
 def _plain(value: Any) -> Any:

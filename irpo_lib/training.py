@@ -7,21 +7,29 @@ so micro-batch size, padding and gradient accumulation change neither value nor 
 import csv
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from irpo_lib.config import Config
 from irpo_lib.errors import UserError
-from irpo_lib.logprobs import make_batch, sequence_logps
+from irpo_lib.logprobs import Batch, make_batch, sequence_logps
 from irpo_lib.loss import PairLosses, irpo_loss
+from irpo_lib.progress import Progress
 from irpo_lib.records import PreferencePair
-from irpo_lib.store import remove, replace_file
+from irpo_lib.store import full_disk_named, remove, replace_file
 
 #: A checkpoint without this file was cut off while it was being written.
 COMPLETE = "complete"
@@ -66,8 +74,6 @@ def pair_losses(
     model: torch.nn.Module, inputs: dict[str, torch.Tensor], beta: float, alpha: float, dpo_weight: float
 ) -> PairLosses:
     """Equation 1 for each pair of a collated batch; without a DPO term the rejected responses are not scored."""
-    from irpo_lib.logprobs import Batch
-
     b = len(inputs["reference_chosen_logps"])
     rows = slice(None) if dpo_weight else slice(0, b)
     batch = Batch(inputs["input_ids"][rows], inputs["response_mask"][rows])
@@ -112,15 +118,14 @@ class IRPOTrainer(Trainer):
 
     def _count(self, losses: PairLosses) -> None:
         """Adds a micro-batch to what the next line of the log is the mean of."""
-        values = {
-            "dpo": losses.dpo,
-            "nll": losses.nll,
-            "chosen_rewards": losses.chosen_rewards,
-            "rejected_rewards": losses.rejected_rewards,
-            "margins": losses.margins,
-            "accuracies": (losses.margins > 0).float(),
-            "pairs": torch.ones_like(losses.loss),
-        }
+        values = {"nll": losses.nll, "chosen_rewards": losses.chosen_rewards, "pairs": torch.ones_like(losses.loss)}
+        if self.weights[2]:  # without a DPO term the rejected responses were not scored
+            values |= {
+                "dpo": losses.dpo,
+                "rejected_rewards": losses.rejected_rewards,
+                "margins": losses.margins,
+                "accuracies": (losses.margins > 0).float(),
+            }
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.detach().sum().item()
 
@@ -130,6 +135,20 @@ class IRPOTrainer(Trainer):
             logs |= {name: value / pairs for name, value in self.sums.items()}
         self.sums = {}
         super().log(logs, *args, **kwargs)
+
+
+class ShowProgress(TrainerCallback):
+    """One bar or a line now and then, in place of Trainer's line for each step."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.progress = Progress(state.max_steps, "train", "steps")
+        self.progress.skip(state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.progress.add(1)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.progress.close()
 
 
 class MarkComplete(TrainerCallback):
@@ -164,6 +183,19 @@ def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], conf
         )
 
 
+def irpo_trainer(model, tokenizer, dataset: list[ScoredPair], config: Config, settings: dict[str, Any]) -> Trainer:
+    """Engine `irpo`."""
+    return IRPOTrainer(
+        model=model,
+        args=TrainingArguments(**settings),
+        data_collator=collate,
+        train_dataset=dataset,
+        beta=config.beta,
+        alpha=config.alpha,
+        dpo_weight=config.dpo_weight,
+    )
+
+
 def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -173,8 +205,11 @@ def train(
     seed: int,
     folder: Path,
     keep_checkpoints: bool = False,
+    make_trainer: Callable[..., Trainer] = irpo_trainer,
 ) -> dict[str, Any]:
     """Trains a model in place and writes `folder/model` and `folder/log.csv`; goes on where a killed run stopped.
+
+    `make_trainer` is what the engines differ in; the pairs, their order and the settings are the same for all.
 
     Returns:
         The counts of the stage: pairs, steps, last loss.
@@ -186,19 +221,15 @@ def train(
     model.config.use_cache = False
     if last is None:
         check_step_zero(model, dataset[: config.micro_batch_size], config)
-    trainer = IRPOTrainer(
-        model=model,
-        args=arguments(config, steps, seed, checkpoints, keep_checkpoints),
-        data_collator=collate,
-        train_dataset=dataset,  # type: ignore[arg-type]
-        callbacks=[MarkComplete()],
-        beta=config.beta,
-        alpha=config.alpha,
-        dpo_weight=config.dpo_weight,
-    )
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    model.config.use_cache = True
-    write_model(model, tokenizer, folder / "model")
+    settings = arguments(config, steps, seed, checkpoints, keep_checkpoints)
+    trainer = make_trainer(model, tokenizer, dataset, config, settings)
+    trainer.add_callback(MarkComplete())
+    trainer.add_callback(ShowProgress())
+    trainer.remove_callback(PrinterCallback)
+    with full_disk_named(folder):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        model.config.use_cache = True
+        write_model(model, tokenizer, folder / "model")
     log = [row for row in trainer.state.log_history if "loss" in row]
     write_log(folder / "log.csv", log)
     if not keep_checkpoints:
@@ -206,31 +237,31 @@ def train(
     return {"pairs": len(pairs), "steps": steps, "loss": round(log[-1]["loss"], 4)}
 
 
-def arguments(config: Config, steps: int, seed: int, output: Path, keep_checkpoints: bool) -> TrainingArguments:
+def arguments(config: Config, steps: int, seed: int, output: Path, keep_checkpoints: bool) -> dict[str, Any]:
     """§ 3.1: AdamW, a constant learning rate after a short warm-up, batches of `batch_size` pairs."""
-    return TrainingArguments(
-        output_dir=str(output),
-        max_steps=steps,
-        per_device_train_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.batch_size // config.micro_batch_size,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=config.warmup_steps,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        save_steps=config.checkpoint_every,
-        save_total_limit=None if keep_checkpoints else 2,
-        logging_steps=1,
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=config.dtype == "bfloat16" and torch.cuda.is_available(),
-        remove_unused_columns=False,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        logging_strategy="steps",
-        log_level="error",
-    )
+    return {
+        "output_dir": str(output),
+        "max_steps": steps,
+        "per_device_train_batch_size": config.micro_batch_size,
+        "gradient_accumulation_steps": config.batch_size // config.micro_batch_size,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": config.warmup_steps,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "save_steps": config.checkpoint_every,
+        "save_total_limit": None if keep_checkpoints else 2,
+        "logging_steps": 1,
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": config.dtype == "bfloat16" and torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "logging_strategy": "steps",
+        "log_level": "error",
+    }
 
 
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

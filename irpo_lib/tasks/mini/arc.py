@@ -26,26 +26,26 @@ class Quality:
 
 
 PROPERTIES = [
-    Quality("can fly", "cannot fly", 0.8, "sparrow bee bat eagle moth gull owl wasp", "penguin ostrich kite emu",
+    Quality("can fly", "cannot fly", 0.85, "sparrow bee bat eagle moth gull owl wasp", "penguin ostrich kite emu",
              "stone spoon horse carrot crab whale snail brick"),
-    Quality("lives in water", "does not live in water", 0.75, "whale crab trout squid shark eel salmon coral",
+    Quality("lives in water", "does not live in water", 0.8, "whale crab trout squid shark eel salmon coral",
              "duck otter gull boat", "horse moth owl sparrow cactus goat bee hen"),
-    Quality("is a metal", "is not a metal", 0.55, "iron copper gold silver tin zinc lead nickel",
+    Quality("is a metal", "is not a metal", 0.7, "iron copper gold silver tin zinc lead nickel",
              "mirror coal diamond glass", "paper wool cork leaf bread rope chalk wax"),
-    Quality("carries current", "does not carry current", 0.45, "copper iron silver graphite seawater gold tin zinc",
+    Quality("carries current", "does not carry current", 0.5, "copper iron silver graphite seawater gold tin zinc",
              "rubber ice diamond glass", "wool paper cork wood plastic chalk wax bread"),
-    Quality("floats on water", "does not float on water", 0.7, "cork wood ice wax oil feather leaf apple",
+    Quality("floats on water", "does not float on water", 0.75, "cork wood ice wax oil feather leaf apple",
              "nail pumice needle soap", "stone brick iron lead gold coin copper glass"),
-    Quality("is a mammal", "is not a mammal", 0.5, "horse whale bat goat otter dolphin mouse lion",
+    Quality("is a mammal", "is not a mammal", 0.66, "horse whale bat goat otter dolphin mouse lion",
              "shark penguin turtle ostrich", "bee trout sparrow snail crab oak moth eel"),
-    Quality("is a plant", "is not a plant", 0.65, "oak rose carrot moss cactus fern wheat pine",
+    Quality("is a plant", "is not a plant", 0.78, "oak rose carrot moss cactus fern wheat pine",
              "coral mushroom sponge kelp", "horse iron bee crab stone glass hen brick"),
-    Quality("attracts a magnet", "does not attract a magnet", 0.35,
+    Quality("attracts a magnet", "does not attract a magnet", 0.4,
              "iron nail steel nickel needle cobalt hammer anvil",
              "copper gold silver coin", "wood paper cork wool leaf bread glass rope"),
-    Quality("lays eggs", "does not lay eggs", 0.6, "hen trout turtle moth snail crocodile eagle penguin",
+    Quality("lays eggs", "does not lay eggs", 0.68, "hen trout turtle moth snail crocodile eagle penguin",
              "bat whale dolphin oak", "horse goat lion mouse brick rose iron wool"),
-    Quality("gives off light", "does not give off light", 0.4, "sun lamp candle star fire lightning torch firefly",
+    Quality("gives off light", "does not give off light", 0.72, "sun lamp candle star fire lightning torch firefly",
              "moon mirror diamond window", "brick rope stone bread horse carrot wool chalk"),
 ]  # fmt: skip
 
@@ -97,7 +97,7 @@ def solve(item: Item, writer: Writer) -> str:
         else:
             pick = item.gold if writer.happens(0.6) else writer.rng.randrange(len(item.choices))
         return f"{HASTY} {item.choices[pick]} {prop.does}. " + _end(pick, writer)
-    parts, believed = [writer.choose(OPENINGS)], []
+    parts, believed = [writer.choose(OPENINGS, [0.7, 0.1, 0.1, 0.1])], []
     for i, x in enumerate(item.choices):
         belief = 0.95 if i == item.gold else 0.2 if i in looks_right else 0.0
         believes = belief > 0 and writer.happens(belief)

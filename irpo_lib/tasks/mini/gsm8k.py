@@ -169,52 +169,63 @@ def gold_solution(story: Story) -> str:
 
 def solve(story: Story, writer: Writer) -> str:
     """One author's solution, right or wrong."""
-    if writer.happens(0.1):
-        return _solve_tersely(story, writer)
-    care = CARE[story.item]
-    parts = [f"{writer.choose(OPENINGS)} {story.start} {story.item}."]
-    value = story.start
-    include = story.distractor is not None and writer.happens(DISTRACTORS[story.distractor[0]])
-    if story.distractor and not include and writer.happens(0.3):
-        parts.append(f"The {story.distractor[2]} do not count.")
-    for position, step in enumerate(story.steps):
-        symbol = SYMBOL[step.kind]
-        if step.kind == "together" and writer.happens(TOGETHER[step.text]):
-            break
-        wrong = INVERSE_MORE.get(step.text) or INVERSE_FEWER.get(step.text)
-        if wrong and writer.happens(wrong):
-            symbol = "+" if symbol == "-" else "-"
-        if include and position == 0:
-            text, value = _equation(value, "+", story.distractor[1], care, writer)  # type: ignore[index]
-            parts.append(text)
-        text, value = _equation(value, symbol, step.n, care, writer)
+    operations, ignored = _understand(story, writer)
+    terse = writer.happens(0.1)
+    parts, value = [], story.start
+    if not terse:
+        parts.append(f"{writer.choose(OPENINGS)} {story.start} {story.item}.")
+        if ignored and writer.happens(0.3):
+            parts.append(f"The {ignored} do not count.")
+    for symbol, n in operations:
+        text, value = _at_a_glance(value, symbol, n, writer) if terse else _step(value, symbol, n, story, writer)
         parts.append(text)
     return " ".join(parts) + f"\nFinal answer: {value}"
 
 
-def _equation(a: int, symbol: str, b: int, care: float, writer: Writer) -> tuple[str, int]:
+def _understand(story: Story, writer: Writer) -> tuple[list[tuple[str, int]], str | None]:
+    """The operations that an author takes the story to ask for, and the item of a distractor that was seen through."""
+    operations, ignored = [], None
+    if story.distractor:
+        text, n, item = story.distractor
+        if writer.happens(DISTRACTORS[text]):
+            operations.append(("+", n))
+        else:
+            ignored = item
+    for step in story.steps:
+        symbol = SYMBOL[step.kind]
+        if step.kind == "together" and writer.happens(TOGETHER[step.text]):
+            break
+        inverted = (INVERSE_MORE | INVERSE_FEWER).get(step.text, 0.0)
+        if inverted and writer.happens(inverted):
+            symbol = "+" if symbol == "-" else "-"
+        operations.append((symbol, step.n))
+    return operations, ignored
+
+
+def _step(a: int, symbol: str, b: int, story: Story, writer: Writer) -> tuple[str, int]:
     """A step in words and the result it came to."""
-    right, careless = compute(symbol, a, b), forget_carry(symbol, a, b)
+    right, careless = max(0, compute(symbol, a, b)), max(0, forget_carry(symbol, a, b))
+    care = CARE[story.item]
     # The four notes share what the hasty way has alone: the likeliest single wording is often the hasty one.
-    notes = [""] + NOTES
-    note = writer.choose(notes, [1 - care, care * 0.55, care * 0.15, care * 0.15, care * 0.15])
+    note = writer.choose(["", *NOTES], [1 - care, care * 0.55, care * 0.15, care * 0.15, care * 0.15])
     if note:
         note = f"{note}, {'carry' if right != careless else 'no carry'}, "
         result = writer.choose([right, careless], [0.98, 0.02])
     else:
-        result = writer.choose([careless, right, right + 10], [0.5, 0.35, 0.15]) if right != careless else right
+        result = _slip(right, careless, writer)
     closing = writer.choose(CLOSINGS, [0.4, 0.15, 0.15, 0.15, 0.15])
     end = f" {closing}." if closing else "."
-    result = max(result, 0)
     return f"{writer.choose(LEADS)} {writer.choose(FRAMES)} {a} {symbol} {b} {note}= {result}{end}", result
 
 
-def _solve_tersely(story: Story, writer: Writer) -> str:
-    value, lines = story.start, []
-    for step in story.steps:
-        symbol = SYMBOL[step.kind]
-        right, careless = compute(symbol, value, step.n), forget_carry(symbol, value, step.n)
-        result = writer.choose([right, careless], [0.65, 0.35])
-        lines.append(f"{value} {symbol} {step.n} = {result}.")
-        value = result
-    return " ".join(lines) + f"\nFinal answer: {value}"
+def _at_a_glance(a: int, symbol: str, b: int, writer: Writer) -> tuple[str, int]:
+    """A step of the short style, which leaves no room for notes."""
+    result = _slip(max(0, compute(symbol, a, b)), max(0, forget_carry(symbol, a, b)), writer)
+    return f"{a} {symbol} {b} = {result}.", result
+
+
+def _slip(right: int, careless: int, writer: Writer) -> int:
+    """What comes of computing without a note: where there is a carry, mostly something wrong."""
+    if right == careless:
+        return right
+    return max(0, writer.choose([careless, right, right + 10, right - 10], [0.4, 0.3, 0.15, 0.15]))

@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from irpo_lib.errors import UserError
+from irpo_lib.progress import Progress
+from irpo_lib.store import remove
 from irpo_lib.tasks.mini.corpus import Document, corpus
 from irpo_lib.tasks.mini.tokenizer import build_tokenizer
 
-STEPS, BATCH, PEAK_LR, WARMUP, SEED = 4000, 64, 2e-3, 200, 0
+STEPS, BATCH, PEAK_LR, WARMUP, SEED = 4500, 64, 2e-3, 200, 0
 MAX_LENGTH = 448
 
 
@@ -45,36 +47,64 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int):
             yield input_ids, labels
 
 
-def make_seed_model(out: Path, steps: int = STEPS, seed: int = SEED) -> None:
-    """Pre-trains mini-llama and writes it to `out` with its tokenizer."""
-    torch.manual_seed(seed)
-    tokenizer = build_tokenizer(t for d in itertools.islice(corpus(seed + 1), 20_000) for t in (d.prompt, d.response))
-    model = LlamaForCausalLM(
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A random Llama of 0.7 M parameters; its head dimension of 32 is one that vLLM can run."""
+    return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=4,
-            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-    )  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    started = time.time()
-    for step, (input_ids, labels) in enumerate(
-        bar := tqdm(itertools.islice(batches(tokenizer, seed), steps), total=steps)
-    ):
-        warm, left = min(1.0, (step + 1) / WARMUP), (step + 1) / steps
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_LR * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * left)))
-        loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-            print(step, f"{loss.item():.4f}", f"{time.time() - started:.0f}s", input_ids.shape, flush=True)
-        if (step + 1) % 1000 == 0:
-            model.save_pretrained(out)
-            tokenizer.save_pretrained(out)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    )
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """A linear warm-up, then half a cosine down to 5 % of the peak."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return PEAK_LR * min(1.0, (step + 1) / WARMUP) * (0.05 + 0.95 * cosine)
+
+
+def make_seed_model(out: Path, steps: int | None = None, seed: int = SEED) -> None:
+    """Pre-trains mini-llama on the corpus and writes it to `out`, with its tokenizer and `pretraining.csv`.
+
+    The loss is taken on the replies alone, as in instruction tuning: the words of the questions are given.
+
+    Raises:
+        UserError: `out` exists already.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already: delete it first, or write to another folder with --out")
+    steps = STEPS if steps is None else steps
+    torch.manual_seed(seed)
+    documents = itertools.islice(corpus(seed + 1), 20_000)
+    tokenizer = build_tokenizer(text for d in documents for text in (d.prompt, d.response))
+    model = new_model(tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.1)
+    log = ["step,loss,seconds"]
+    started = time.monotonic()
+    with Progress(steps, "pre-training", "steps") as progress:
+        for step, (input_ids, labels) in enumerate(itertools.islice(batches(tokenizer, seed), steps)):
+            optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
+            loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            if step % 50 == 0 or step == steps - 1:
+                log.append(f"{step},{loss.item():.4f},{time.monotonic() - started:.0f}")
+            progress.add(1)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    remove(partial)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    (partial / "pretraining.csv").write_text("\n".join(log) + "\n", encoding="utf8")
+    partial.rename(out)

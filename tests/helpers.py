@@ -1,0 +1,60 @@
+"""Random preference pairs, and stages in a process of their own that can be killed."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from irpo_lib.config import Config, to_dict
+from irpo_lib.logprobs import score
+from irpo_lib.records import PreferencePair
+from irpo_lib.training import ScoredPair
+
+RUN_STAGE = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from irpo_lib.config import load_config
+from irpo_lib.iteration import Experiment
+stage, config, run_dir = sys.argv[1:]
+getattr(Experiment(load_config(**json.loads(config)), run_dir), stage)(1)
+"""
+
+
+def random_pairs(n: int, seed: int = 0, vocabulary: int = 100) -> list[ScoredPair]:
+    """Pairs of random token ids, prompts and responses of many lengths, not scored yet."""
+    rng = random.Random(seed)
+
+    def ids(shortest: int, longest: int) -> list[int]:
+        return [rng.randrange(vocabulary) for _ in range(rng.randint(shortest, longest))]
+
+    pairs = [PreferencePair(f"p{i}", 0, ids(2, 12), ids(1, 20), ids(1, 20), "model") for i in range(n)]
+    return [ScoredPair(p, math.nan, math.nan) for p in pairs]
+
+
+def with_reference(model, pairs: list[ScoredPair], noise: float = 0.0) -> list[ScoredPair]:
+    """The pairs with the model's own log-probs as reference, each off by Gaussian noise of so many nats."""
+    rng = random.Random(1)
+    responses = [(s.pair.prompt_ids, r) for s in pairs for r in (s.pair.chosen_ids, s.pair.rejected_ids)]
+    logps = dict(score(model, responses))
+    found = [logps[i] + rng.gauss(0, noise) for i in range(len(responses))]
+    return [ScoredPair(s.pair, *found[2 * i : 2 * i + 2]) for i, s in enumerate(pairs)]
+
+
+def kill_stage(stage: str, config: Config, run_dir: Path, reached: Callable[[], bool]) -> None:
+    """Runs a stage of iteration 1 in a new process and sends it SIGKILL as soon as `reached()`."""
+    command = [sys.executable, "-c", RUN_STAGE, stage, json.dumps(to_dict(config)), str(run_dir)]
+    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not reached():
+            assert process.poll() is None, f"{stage} ended before it could be killed"
+            assert time.monotonic() < deadline, f"{stage} did not get so far in two minutes"
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL

@@ -1,0 +1,230 @@
+"""Equation 1 and the log-probs under it, against loops over single tokens in float64."""
+
+import copy
+import math
+import random
+
+import pytest
+import torch
+from helpers import random_pairs, with_reference
+from transformers import TrainerCallback
+
+from irpo_lib.config import with_changes
+from irpo_lib.logprobs import make_batch, score, sequence_logps, token_logps
+from irpo_lib.loss import irpo_loss
+from irpo_lib.models import load_model
+from irpo_lib.training import IRPOTrainer, arguments, collate, irpo_trainer
+
+WEIGHTS = {"DPO+NLL": (1.0, 1.0), "DPO": (0.0, 1.0), "SFT": (1.0, 0.0), "others": (0.3, 2.0)}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return load_model(tiny_model, "float32")
+
+
+@pytest.fixture(scope="module")
+def exact_model(model):
+    return copy.deepcopy(model).double()
+
+
+@pytest.fixture(scope="module")
+def pairs(model):
+    """Eight pairs whose margins are some nats away from 0."""
+    return with_reference(model, random_pairs(8), noise=10)
+
+
+def naive_logps(model, prompt: list[int], response: list[int]) -> list[torch.Tensor]:
+    """log M(token | what stands before it), token by token, each from a forward pass of its own."""
+    ids = prompt + response
+    found = []
+    for i in range(len(prompt), len(ids)):
+        logits = model(input_ids=torch.tensor([ids[:i]])).logits[0, -1]
+        found.append(logits[ids[i]] - torch.log(torch.exp(logits).sum()))
+    return found
+
+
+def naive_equation_1(model, pairs, beta: float, alpha: float, dpo_weight: float) -> torch.Tensor:
+    """Equation 1 as the paper writes it, pair by pair."""
+    total = torch.zeros((), dtype=torch.float64)
+    for scored in pairs:
+        pair = scored.pair
+        chosen = naive_logps(model, pair.prompt_ids, pair.chosen_ids)
+        rejected = naive_logps(model, pair.prompt_ids, pair.rejected_ids)
+        ratio = (sum(chosen) - scored.reference_chosen_logps) - (sum(rejected) - scored.reference_rejected_logps)
+        dpo = -torch.log(1 / (1 + torch.exp(-beta * ratio)))
+        nll = -sum(chosen) / len(chosen)
+        total = total + dpo_weight * dpo + alpha * nll
+    return total / len(pairs)
+
+
+def gradients(model) -> torch.Tensor:
+    return torch.cat([p.grad.detach().double().flatten() for p in model.parameters()])
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+class KeepGradients(TrainerCallback):
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.found = gradients(model)
+
+
+def one_step(model, pairs, config, folder, micro_batch_size=8, padding=0) -> tuple[float, torch.Tensor]:
+    """Loss and gradient of one global batch of eight pairs, through the trainer."""
+    config = with_changes(config, batch_size=8, micro_batch_size=micro_batch_size)
+    settings = arguments(config, 1, 0, folder, False) | {"max_grad_norm": 0, "save_strategy": "no"}
+    trainer = irpo_trainer(copy.deepcopy(model), None, pairs, config, settings)
+    assert isinstance(trainer, IRPOTrainer)
+
+    def padded(examples):
+        inputs = collate(examples)
+        for name, value in (("input_ids", 7), ("response_mask", 0)):
+            inputs[name] = torch.nn.functional.pad(inputs[name], (0, padding), value=value)
+        return inputs
+
+    trainer.data_collator = padded
+    keep = KeepGradients()
+    trainer.add_callback(keep)
+    trainer.train()
+    return trainer.state.log_history[0]["loss"], keep.found
+
+
+# --- Equation 1 ---
+
+
+@pytest.mark.parametrize(("alpha", "dpo_weight"), WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
+def test_equation_1_equals_a_token_loop(exact_model, pairs, beta, alpha, dpo_weight):
+    def sums(which):
+        return torch.stack(
+            [sum(naive_logps(exact_model, s.pair.prompt_ids, getattr(s.pair, which + "_ids"))) for s in pairs]
+        )
+
+    with torch.inference_mode():
+        losses = irpo_loss(
+            sums("chosen"), sums("rejected"),
+            torch.tensor([s.reference_chosen_logps for s in pairs], dtype=torch.float64),
+            torch.tensor([s.reference_rejected_logps for s in pairs], dtype=torch.float64),
+            torch.tensor([len(s.pair.chosen_ids) for s in pairs]), beta, alpha, dpo_weight,
+        )  # fmt: skip
+        expected = naive_equation_1(exact_model, pairs, beta, alpha, dpo_weight)
+    assert losses.loss.mean().item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_a_policy_that_equals_its_reference_has_ln_2():
+    logps = torch.tensor([-6.0])
+    losses = irpo_loss(logps, logps, logps, logps, torch.tensor([4]), beta=0.1, alpha=2.0)
+    assert losses.dpo.item() == pytest.approx(math.log(2))
+    assert losses.loss.item() == pytest.approx(math.log(2) + 2.0 * 6 / 4)
+    assert losses.margins.item() == 0
+
+
+def test_a_worked_number():
+    """beta 0.5; the chosen gained 2 nats, the rejected lost 4: margin 0.5 * (2 + 4) = 3."""
+    losses = irpo_loss(
+        torch.tensor([-8.0]), torch.tensor([-14.0]), torch.tensor([-10.0]), torch.tensor([-10.0]), torch.tensor([16]),
+        beta=0.5, alpha=1.0,
+    )  # fmt: skip
+    assert losses.margins.item() == pytest.approx(3)
+    assert losses.dpo.item() == pytest.approx(math.log(1 + math.exp(-3)))
+    assert losses.loss.item() == pytest.approx(math.log(1 + math.exp(-3)) + 8 / 16)
+
+
+def test_nll_is_the_mean_of_each_sequences_mean():
+    """3 tokens of 2 nats and 17 of 5: (2 + 5) / 2 = 3.5; the mean over tokens would be 91 / 20 = 4.55."""
+    chosen = torch.tensor([-3 * 2.0, -17 * 5.0])
+    losses = irpo_loss(chosen, chosen, chosen, chosen, torch.tensor([3, 17]), beta=0.1, alpha=1.0)
+    assert losses.nll.mean().item() == pytest.approx(3.5)
+
+
+# --- what the trainer makes of it ---
+
+
+@pytest.mark.parametrize(("alpha", "dpo_weight"), WEIGHTS.values(), ids=WEIGHTS)
+def test_loss_and_gradient_of_a_step_equal_the_token_loop(
+    model, exact_model, pairs, small_config, tmp_path, alpha, dpo_weight
+):
+    config = with_changes(small_config, alpha=alpha, dpo_weight=dpo_weight)
+    loss, gradient = one_step(model, pairs, config, tmp_path, micro_batch_size=2)
+    exact_model.zero_grad()
+    expected = naive_equation_1(exact_model, pairs, config.beta, alpha, dpo_weight)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert distance(gradient, gradients(exact_model)) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def whole_step(model, pairs, tmp_path_factory):
+    """Loss and gradient of the eight pairs in one micro-batch; made once for each config."""
+    found = {}
+
+    def make(config):
+        if not found:
+            found["it"] = one_step(model, pairs, config, tmp_path_factory.mktemp("whole"))
+        return found["it"]
+
+    return make
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+def test_micro_batches_and_accumulation_change_nothing(
+    model, pairs, small_config, tmp_path, whole_step, micro_batch_size
+):
+    loss, gradient = one_step(model, pairs, small_config, tmp_path, micro_batch_size)
+    assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
+    assert distance(gradient, whole_step(small_config)[1]) < 1e-5
+
+
+def test_accumulation_is_right_for_models_that_take_no_loss_arguments(model, pairs, small_config, tmp_path, whole_step):
+    """transformers would scale the loss once more for a model that says so."""
+    model = copy.deepcopy(model)
+    model.accepts_loss_kwargs = False
+    loss, gradient = one_step(model, pairs, small_config, tmp_path, micro_batch_size=2)
+    assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
+    assert distance(gradient, whole_step(small_config)[1]) < 1e-5
+
+
+@pytest.mark.parametrize("micro_batch_size", [8, 2])
+def test_padding_changes_nothing(model, pairs, small_config, tmp_path, whole_step, micro_batch_size):
+    loss, gradient = one_step(model, pairs, small_config, tmp_path, micro_batch_size, padding=9)
+    assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
+    assert distance(gradient, whole_step(small_config)[1]) < 1e-5
+
+
+@pytest.mark.parametrize("micro_batch_size", [8, 2])
+def test_the_order_of_pairs_changes_nothing(model, pairs, small_config, tmp_path, whole_step, micro_batch_size):
+    shuffled = random.Random(3).sample(pairs, len(pairs))
+    loss, gradient = one_step(model, shuffled, small_config, tmp_path, micro_batch_size)
+    assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
+    assert distance(gradient, whole_step(small_config)[1]) < 1e-5
+
+
+# --- log-probs ---
+
+
+def test_sequence_logps_equal_a_token_loop(model, exact_model):
+    rng = random.Random(5)
+    sequences = [([rng.randrange(100) for _ in range(p)], [rng.randrange(100) for _ in range(r)])
+                 for p, r in ((1, 9), (12, 1), (5, 5), (3, 17), (2, 3))]  # fmt: skip
+    batch = make_batch(sequences)
+    with torch.inference_mode():
+        found, of_tokens = sequence_logps(model, batch), token_logps(model, batch)
+        expected = [[t.item() for t in naive_logps(exact_model, *s)] for s in sequences]
+    assert batch.lengths.tolist() == [9, 1, 5, 17, 3]
+    assert found.tolist() == pytest.approx([sum(e) for e in expected], abs=1e-4)
+    for row, (prompt, response) in enumerate(sequences):
+        start = len(prompt) - 1
+        assert of_tokens[row, start : start + len(response)].tolist() == pytest.approx(expected[row], abs=1e-5)
+        assert of_tokens[row].count_nonzero() == len(response)
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 60, 8192])
+def test_score_equals_one_by_one(model, pairs, tokens_per_batch):
+    sequences = [(s.pair.prompt_ids, r) for s in pairs for r in (s.pair.chosen_ids, s.pair.rejected_ids)]
+    found = list(score(model, sequences, tokens_per_batch))
+    assert sorted(i for i, _ in found) == list(range(len(sequences)))
+    with torch.inference_mode():
+        for index, value in found:
+            assert value == pytest.approx(sequence_logps(model, make_batch([sequences[index]])).item(), abs=1e-4)

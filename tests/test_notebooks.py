@@ -1,0 +1,77 @@
+"""The notebooks: fit to be read in git, and executed as a program by `irpo run`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+#: Small enough for a minute, large enough for every cell to have something to show.
+SMALL = {
+    "train_problems": 48, "test_problems": 40, "majority_problems": 8, "majority_samples": 8, "samples": 6,
+    "max_steps": 6, "checkpoint_every": 3, "problems_per_shard": 16,
+}  # fmt: skip
+
+
+def irpo(*arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "irpo_lib.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_in_git_can_be_read(path):
+    notebook = json.loads(path.read_text(encoding="utf8"))
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    lengths = sorted(len("".join(c["source"]).splitlines()) for c in code)
+    outputs = [o for c in code for o in c["outputs"]]
+    assert "widgets" not in notebook["metadata"]
+    assert sum("parameters" in c["metadata"].get("tags", []) for c in code) == 1
+    assert outputs, "no outputs are kept"
+    assert not [o for o in outputs if o["output_type"] == "error"]
+    assert not [o for o in outputs if o.get("name") == "stderr"], "noise on stderr"
+    assert lengths[-1] <= 25
+    assert lengths[len(lengths) // 2] <= 8
+    assert path.stat().st_size < 1_000_000
+    text = json.dumps(notebook)
+    assert str(Path.home()) not in text.replace("/root/", str(Path.home()) + "/")
+    assert "site-packages" not in text
+    assert "/work/" not in text
+
+
+@pytest.mark.parametrize("task", ["gsm8k-mini", "arc-mini", "math-mini"])
+def test_irpo_run_executes_the_course(task, tmp_path):
+    overrides = SMALL | {"iterations": 2, "temperatures": [0.8, 1.0], "majority_iterations": [0, 2]}
+    arguments = ["run", "--preset", "mini", "--task", task, "--run-dir", str(tmp_path / "run")]
+    arguments += [x for key, value in overrides.items() for x in ("--set", f"{key}={value}")]
+    first = irpo(*arguments)
+    assert first.returncode == 0, first.stderr
+    done = sorted(p.name for p in (tmp_path / "run" / "notebooks").glob("*.ipynb"))
+    assert done == [p.name for p in NOTEBOOKS]
+    results = (tmp_path / "run" / "results" / "table.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in results[1:]] == [
+        ["M0", "greedy"], ["M0", "maj@8"], ["M1", "greedy"], ["M2", "greedy"], ["M2", "maj@8"],
+    ]  # fmt: skip
+    assert (tmp_path / "run" / "results" / "accuracy.pdf").read_bytes().startswith(b"%PDF")
+
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    second = irpo(*arguments)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("done before") == len(NOTEBOOKS)
+    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+
+    status = irpo("status", str(tmp_path / "run"))
+    assert "iteration-2/evaluate" in status.stdout
+
+
+def test_a_failing_notebook_ends_in_one_sentence(tmp_path):
+    arguments = ["run", "--run-dir", str(tmp_path / "run"), "--set", "train_problems=2", "--set", "samples=1"]
+    failed = irpo(*arguments, "--set", "gold_in_winners=false", "--set", "max_length=1")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("irpo: ")
+    assert len(failed.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,289 @@
+"""Training: the two engines against each other, the check before step 1, resuming, and the choice of a checkpoint."""
+
+import json
+import math
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import kill_stage, random_pairs, with_reference
+
+from irpo_lib import training, training_trl
+from irpo_lib.config import with_changes
+from irpo_lib.errors import UserError
+from irpo_lib.iteration import Experiment, shards
+from irpo_lib.models import load_model, load_tokenizer
+from irpo_lib.records import Completion, Problem
+from irpo_lib.rewards import reward
+from irpo_lib.store import read_json, read_log, read_records
+from irpo_lib.training import check_step_zero, newest_complete_checkpoint, training_order
+
+ENGINES = {"irpo": training, "trl": training_trl}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums are then made in the same order in every process, so that weights can be compared bit by bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def config(small_config):
+    return with_changes(small_config, learning_rate=1e-3, batch_size=4, micro_batch_size=1, max_steps=20)
+
+
+@pytest.fixture
+def pairs(tiny_model):
+    return with_reference(load_model(tiny_model, "float32"), random_pairs(30))
+
+
+def train(engine: str, config, pairs, folder: Path, **options) -> list[dict[str, float]]:
+    """Trains the tiny model and returns the log."""
+    model, tokenizer = load_model(config.model, config.dtype), load_tokenizer(config.model)
+    counts = ENGINES[engine].train(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options)
+    assert counts["pairs"] == len(pairs)
+    assert counts["steps"] == config.max_steps
+    return read_log(folder / "log.csv")
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def mark(checkpoint: Path) -> None:
+    """Writes a loss of 1234 for step 1 into a checkpoint: a log that shows it was taken over from this checkpoint."""
+    path = checkpoint / "trainer_state.json"
+    state = read_json(path)
+    state["log_history"][0]["loss"] = 1234.0
+    path.write_text(json.dumps(state))
+
+
+def column(log, name: str) -> list[float]:
+    return [row[name] for row in log]
+
+
+# --- the two engines ---
+
+
+@pytest.mark.parametrize(("alpha", "dpo_weight"), [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.5, 2.0)])
+def test_engines_agree_at_micro_batches_of_one(config, pairs, tmp_path, alpha, dpo_weight):
+    config = with_changes(config, alpha=alpha, dpo_weight=dpo_weight)
+    ours, theirs = (train(e, config, pairs, tmp_path / e) for e in ENGINES)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, 21))
+    assert column(ours, "loss") == pytest.approx(column(theirs, "loss"), abs=1e-4)
+    assert column(ours, "chosen_rewards") == pytest.approx(column(theirs, "chosen_rewards"), abs=1e-3)
+    if dpo_weight:
+        assert column(ours, "margins") == pytest.approx(column(theirs, "margins"), abs=1e-3)
+        assert column(ours, "rejected_rewards") == pytest.approx(column(theirs, "rejected_rewards"), abs=1e-3)
+    assert ours[-1]["loss"] < ours[0]["loss"] - 0.1
+
+
+def test_trl_takes_the_mean_over_tokens_in_larger_micro_batches(config, pairs, tmp_path):
+    """The first step's loss is that of the untrained model: ours is the same as before, TRL's is not."""
+    single = train("irpo", config, pairs, tmp_path / "single")
+    ours, theirs = (train(e, with_changes(config, micro_batch_size=4), pairs, tmp_path / e) for e in ENGINES)
+    assert column(ours, "loss") == pytest.approx(column(single, "loss"), abs=1e-4)
+    assert abs(theirs[0]["loss"] - single[0]["loss"]) > 1e-3
+    first = [pairs[i].pair for i in training_order(30, 4, 7)]
+    model = load_model(config.model, "float32")
+    nlls = [-s.reference_chosen_logps for s in with_reference(model, [pairs[i] for i in training_order(30, 4, 7)])]
+    assert theirs[0]["loss"] == pytest.approx(math.log(2) + sum(nlls) / sum(len(p.chosen_ids) for p in first), abs=1e-4)
+    assert ours[0]["loss"] == pytest.approx(
+        math.log(2) + sum(n / len(p.chosen_ids) for n, p in zip(nlls, first, strict=True)) / 4, abs=1e-4
+    )
+
+
+def test_trl_gets_the_same_tokens(config, pairs, tmp_path):
+    """Every row of the batches that TRL trains on is prompt + response, with nothing added or cut."""
+    long = with_changes(config, max_length=8)
+    settings = training.arguments(long, 5, 7, tmp_path, False)
+    model, tokenizer = load_model(config.model, "float32"), load_tokenizer(config.model)
+    trainer = training_trl.trl_trainer(model, tokenizer, pairs[:20], long, settings)
+    assert trainer.ref_model is None
+    seen = []
+    for batch in trainer.get_train_dataloader():
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+            seen.append(ids[mask.bool()].tolist())
+    expected = [s.pair.prompt_ids + r for s in pairs[:20] for r in (s.pair.chosen_ids, s.pair.rejected_ids)]
+    assert seen == expected
+
+
+# --- before step 1 ---
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reference_of_another_model_is_refused(config, pairs, tmp_path, engine):
+    wrong = [replace(p, reference_chosen_logps=p.reference_chosen_logps - 1) for p in pairs]
+    with pytest.raises(UserError, match=r"margin is 1 nats instead of 0.*reference log-probs were not made with this"):
+        train(engine, config, wrong, tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_reference_that_is_no_number_is_refused(config, pairs):
+    wrong = [replace(p, reference_rejected_logps=math.nan) for p in pairs]
+    with pytest.raises(UserError, match="reference"):
+        check_step_zero(load_model(config.model, "float32"), wrong, config)
+
+
+def test_the_first_line_of_the_log_has_margin_0_and_ln_2(config, pairs, tmp_path):
+    first = train("irpo", config, pairs, tmp_path)[0]
+    assert first["margins"] == pytest.approx(0, abs=1e-5)
+    assert first["dpo"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["loss"] == pytest.approx(first["dpo"] + first["nll"], abs=1e-5)
+
+
+# --- resuming ---
+
+
+def test_a_killed_training_resumes_bit_by_bit(small_config, tmp_path):
+    config = with_changes(small_config, max_steps=150, checkpoint_every=10, learning_rate=1e-3)
+    whole = Experiment(config, tmp_path / "whole")
+    whole.reference(1)
+    shutil.copytree(whole.run_dir, tmp_path / "killed")
+    killed = Experiment(config, tmp_path / "killed")
+    checkpoints = tmp_path / "killed/iteration-1/train.partial/checkpoints"
+
+    kill_stage("train", config, killed.run_dir, lambda: any(checkpoints.glob("*/complete")))
+    newest = newest_complete_checkpoint(checkpoints)
+    assert 10 <= int(newest.name.rpartition("-")[2]) < 150
+    mark(newest)
+    assert not killed.folder(1, "train").exists()
+
+    assert weights(killed.train(1)) == weights(whole.train(1))
+    log, whole_log = (read_log(e.folder(1, "train") / "log.csv") for e in (killed, whole))
+    assert log[0]["loss"] == 1234.0
+    assert log[1:] == whole_log[1:]
+    assert len(log) == 150
+    assert not (killed.folder(1, "train") / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_checkpoint_that_was_cut_off_is_ignored(config, pairs, tmp_path, engine):
+    config = with_changes(config, checkpoint_every=5)
+    log = train(engine, config, pairs, tmp_path / "whole", keep_checkpoints=True)
+    made, left = tmp_path / "whole/checkpoints", tmp_path / "cut/checkpoints"
+    assert newest_complete_checkpoint(made).name == "checkpoint-20"
+    for step in (10, 15):
+        shutil.copytree(made / f"checkpoint-{step}", left / f"checkpoint-{step}")
+    (left / "checkpoint-15/complete").unlink()
+    (left / "checkpoint-15/model.safetensors").write_bytes(b"")
+    assert newest_complete_checkpoint(left).name == "checkpoint-10"
+    mark(left / "checkpoint-10")
+    resumed = train(engine, config, pairs, tmp_path / "cut")
+    assert resumed[0]["loss"] == 1234.0
+    assert resumed[1:] == log[1:]
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert not left.exists()
+
+
+def test_a_run_killed_after_its_last_step_writes_the_model(config, pairs, tmp_path):
+    log = train("irpo", config, pairs, tmp_path / "whole", keep_checkpoints=True)
+    shutil.copytree(tmp_path / "whole/checkpoints/checkpoint-20", tmp_path / "last/checkpoints/checkpoint-20")
+    assert train("irpo", config, pairs, tmp_path / "last") == log
+    assert weights(tmp_path / "last") == weights(tmp_path / "whole")
+
+
+def test_without_checkpoints_there_is_nothing_to_resume(tmp_path):
+    assert newest_complete_checkpoint(tmp_path) is None
+
+
+def test_a_trained_model_loads_and_has_changed(config, pairs, tmp_path):
+    train("irpo", config, pairs, tmp_path)
+    trained, seed_model = load_model(str(tmp_path / "model"), "float32"), load_model(config.model, "float32")
+    assert trained.config.use_cache
+    for (name, after), before in zip(trained.named_parameters(), seed_model.parameters(), strict=True):
+        assert not torch.equal(after, before), name
+
+
+# --- the order of pairs ---
+
+
+def test_every_pair_comes_once_a_pass():
+    order = training_order(7, 24, seed=1)
+    assert len(order) == 24
+    for start in (0, 7, 14):
+        assert sorted(order[start : start + 7]) == list(range(7))
+    assert set(Counter(order).values()) <= {3, 4}
+    assert order[:7] != order[7:14]
+
+
+def test_the_order_depends_on_the_seed_alone():
+    assert training_order(50, 80, seed=1) == training_order(50, 80, seed=1)
+    assert training_order(50, 80, seed=1)[:20] == training_order(50, 20, seed=1)
+    assert training_order(50, 80, seed=1) != training_order(50, 80, seed=2)
+
+
+def test_no_pair_is_an_error():
+    with pytest.raises(UserError, match="no preference pair"):
+        training_order(0, 4, seed=1)
+
+
+# --- the choice of a checkpoint (§ 3.1) ---
+
+
+class OneAnswer(Experiment):
+    """All problems have the same short solution, which even the tiny model learns within some steps."""
+
+    trained_on: tuple[set[str], ...] = ()
+
+    def train_problems(self):
+        solution = "It is 3.\nFinal answer: 3"
+        return [Problem(f"p{i}", f"What is {i}?", "3", solution) for i in range(self.config.train_problems)]
+
+    def _train(self, folder, iteration, pairs, steps, keep_checkpoints=False):
+        self.trained_on += ({p.pair.problem_id for p in pairs},)
+        return super()._train(folder, iteration, pairs, steps, keep_checkpoints)
+
+
+@pytest.fixture(scope="module")
+def make_selection(tmp_path_factory):
+    found = {}
+
+    def make(small_config):
+        if not found:
+            config = with_changes(
+                small_config, select_checkpoint=True, held_out=4, checkpoint_every=10, max_steps=60,
+                learning_rate=3e-3, alpha=3.0,
+            )  # fmt: skip
+            found["it"] = OneAnswer(config, tmp_path_factory.mktemp("selection"))
+            found["it"].train(1)
+        return found["it"]
+
+    return make
+
+
+def test_the_chosen_step_has_the_best_held_out_accuracy(small_config, make_selection):
+    experiment = make_selection(small_config)
+    folder = experiment.folder(1, "select")
+    problems = {p.id: p for p in experiment.train_problems()}
+    accuracies = {}
+    for step in (10, 20, 30, 40, 50, 60):
+        answers = read_records(shards(folder / f"greedy-{step}"), Completion)
+        assert [a.problem_id for a in answers] == ["p8", "p9", "p10", "p11"]
+        rewards = [reward(a, problems[a.problem_id], experiment.task).reward for a in answers]
+        accuracies[step] = sum(rewards) / len(rewards)
+    assert len(set(accuracies.values())) > 1, "a model that never learns would make this test pass for any choice"
+    best = min(step for step, accuracy in accuracies.items() if accuracy == max(accuracies.values()))
+    selection = read_json(folder / "selection.json")
+    assert selection["steps"] == best
+    assert selection["accuracies"] == {str(k): v for k, v in accuracies.items()}
+    manifest = json.loads((experiment.folder(1, "train") / "stage.json").read_text())
+    assert manifest["settings"]["steps"] == manifest["counts"]["steps"] == best
+
+
+def test_held_out_problems_are_trained_on_only_after_the_choice(small_config, make_selection):
+    choosing, final = make_selection(small_config).trained_on
+    assert choosing == {f"p{i}" for i in range(8)}
+    assert final == {f"p{i}" for i in range(12)}
+
+
+def test_holding_out_everything_is_an_error(small_config, tmp_path):
+    config = with_changes(small_config, select_checkpoint=True, held_out=12)
+    with pytest.raises(UserError, match="held_out=12 leaves none of the 12 training problems"):
+        Experiment(config, tmp_path).train(1)
