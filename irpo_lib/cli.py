@@ -31,12 +31,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     from irpo_lib.config import load_config, parse_overrides
+
+    overrides = parse_overrides(args.set)
+    config = load_config(args.preset, args.task, **overrides)  # before the imports that take seconds
     from irpo_lib.course import run_notebooks
     from irpo_lib.models import load_tokenizer
     from irpo_lib.tasks import get_task, read_split
 
-    overrides = parse_overrides(args.set)
-    config = load_config(args.preset, args.task, **overrides)
     # What would stop the first notebook stops here, before anything is written.
     load_tokenizer(config.model)
     for split in ("train", "test"):
@@ -68,7 +69,7 @@ def make_data(args: argparse.Namespace) -> None:
 def make_seed_model(args: argparse.Namespace) -> None:
     from irpo_lib.tasks.mini.seed_model import make_seed_model as make
 
-    make(Path(args.out), args.steps)
+    make(Path(args.out))
     print(f"the seed model is in {args.out}")
 
 
@@ -97,7 +98,6 @@ def _parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("make-seed-model", help="pre-train mini-llama from scratch (about half an hour)")
     p.add_argument("--out", default="data/mini-llama")
-    p.add_argument("--steps", type=int, help="default: the recipe's")
     p.set_defaults(command=make_seed_model)
     return parser
 

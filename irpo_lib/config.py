@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 from inspect import formatannotation
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,17 @@ def _one_of(*values: str):
     return (lambda v: v in values), "one of " + ", ".join(values)
 
 
-_POSITIVE = (lambda v: v > 0), "above 0"
+_POSITIVE = (lambda v: 0 < v < inf), "above 0 and finite"
 _COUNT = (lambda v: v >= 1), "1 or more"
 _COUNT_OR_ALL = (lambda v: v is None or v >= 1), "1 or more, or null for all"
-_NOT_NEGATIVE = (lambda v: v >= 0), "0 or more"
+_NOT_NEGATIVE = (lambda v: 0 <= v < inf), "0 or more and finite"
 _RULES = {
     "dtype": _one_of("float32", "bfloat16", "float16"),
     "engine": _one_of("transformers"),
     "training_engine": _one_of("irpo", "trl"),
     "iterations": _COUNT,
     "samples": _COUNT,
-    "temperatures": ((lambda v: all(t > 0 for t in v)), "above 0 each"),
+    "temperatures": ((lambda v: all(0 < t < inf for t in v)), "above 0 and finite each"),
     "top_p": ((lambda v: 0 < v <= 1), "above 0 and at most 1"),
     "max_new_tokens": _COUNT,
     "problems_per_shard": _COUNT,
@@ -121,13 +122,13 @@ _RULES = {
 }
 
 
-def load_config(preset: str = "mini", task: str | None = None, **overrides: Any) -> Config:
+def load_config(preset: str = "mini", task: str | None = None, /, **overrides: Any) -> Config:
     """Reads a preset, then the part it has for the task, then the overrides.
 
     Args:
         preset: A name in `irpo_lib/presets`, or a path to a YAML file of the same keys.
         task: Overrides the preset's task.
-        overrides: Keys of `Config`; None values count as given.
+        overrides: Keys of `Config`, `task` among them; None values count as given.
 
     Raises:
         UserError: an unknown preset, task or key, a value of the wrong type or out of range.
@@ -138,11 +139,13 @@ def load_config(preset: str = "mini", task: str | None = None, **overrides: Any)
             raise UserError(f"preset file {path} does not exist")
         raise UserError(f"unknown preset '{preset}'" + nearest(preset, [p.stem for p in PRESETS.glob("*.yaml")]))
     values = read_yaml(path.read_text(encoding="utf8"), str(path))
-    per_task = values.pop("per_task", {})
-    values["task"] = task or overrides.get("task") or values.get("task")
-    if values["task"] not in per_task:
+    per_task = values.pop("per_task", {}) if isinstance(values, dict) else None
+    if not isinstance(per_task, dict) or not all(isinstance(v, dict) for v in per_task.values()):
+        raise UserError(f"{path}: a preset is lines of 'key: value', and per_task has such keys for each task")
+    values["task"] = overrides.get("task") or task or values.get("task")
+    if str(values["task"]) not in per_task:
         raise UserError(f"preset '{preset}' has no task '{values['task']}'" + nearest(str(values["task"]), per_task))
-    values |= per_task[values["task"]]
+    values |= per_task[str(values["task"])]
     _check_keys(values, str(path))
     missing = {f.name for f in fields(Config)} - set(values)
     if missing:
@@ -191,9 +194,8 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     try:
         if value is None and "None" in kind:
             return None
-        if kind.startswith("tuple"):
-            item = float if "float" in kind else int
-            return tuple(item(v) for v in value)
+        if kind.startswith("tuple") and isinstance(value, list | tuple):
+            return tuple(_typed(name, "float" if "float" in kind else "int", v) for v in value)
         if kind.startswith("bool") and isinstance(value, bool):
             return value
         if kind.startswith("float") and not isinstance(value, bool):
@@ -202,6 +204,6 @@ def _typed(name: str, kind: str, value: Any) -> Any:
             return int(value)
         if kind.startswith("str") and isinstance(value, str):
             return value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise UserError(f"{name}={value!r} is not of the right type: it must be {kind}")

@@ -1,8 +1,11 @@
 """The course as a program: papermill executes the notebooks into a run folder."""
 
+import inspect
 import io
 import json
 import os
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,16 @@ def run_notebooks(preset: str, task: str, run_dir: Path, seed: int, overrides: d
     print((run_dir / "results" / "table.md").read_text(encoding="utf8"))
 
 
+def show_source(*functions: Callable, until: str | None = None) -> Any:
+    """The source of functions as a notebook shows it; `until` leaves out what comes from there on."""
+    from IPython.display import Markdown
+
+    source = "\n\n".join(inspect.getsource(f) for f in functions)
+    if until:
+        source = source.partition(until)[0]
+    return Markdown(f"```python\n{textwrap.dedent(source).strip()}\n```")
+
+
 def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
     target, record = out / source.name, out / f".{source.stem}.json"
     wanted = {"source": hash_json(_code(source)), "parameters": parameters}
@@ -57,9 +70,8 @@ def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
     except PapermillExecutionError as error:
         failed = out / f"{source.stem}.failed.ipynb"
         os.replace(temporary, failed)
-        raise UserError(
-            f"{source.name}, cell {error.cell_index}: {error.ename}: {error.evalue} (see {failed})"
-        ) from error
+        what = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise UserError(f"{source.name}, cell {error.cell_index}: {what} (see {failed})") from error
     os.replace(temporary, target)
     write_json(record, wanted)
 

@@ -120,6 +120,19 @@ class Experiment:
         inputs = {"pairs": stage_hash(source), "model": self._model_hash(iteration - 1)}
         return run_stage(self.folder(iteration, "reference"), self.config.only("dtype"), inputs, work)
 
+    def scored_pairs(self, iteration: int) -> list:
+        """D_pairs with its reference log-probs."""
+        from irpo_lib.logprobs import response_key
+        from irpo_lib.training import ScoredPair
+
+        pairs = read_records(self.pair(iteration) / "pairs.parquet", PreferencePair)
+        logps = read_json(self.reference(iteration) / "logps.json")
+
+        def logp(pair: PreferencePair, response: list[int]) -> float:
+            return logps[response_key(pair.prompt_ids, response)]
+
+        return [ScoredPair(p, logp(p, p.chosen_ids), logp(p, p.rejected_ids)) for p in pairs]
+
     def train(self, iteration: int) -> Path:
         """M_t from M_{t-1} by Equation 1."""
         c, reference = self.config, self.reference(iteration)
@@ -131,7 +144,7 @@ class Experiment:
                   "model": self._model_hash(iteration - 1)}  # fmt: skip
 
         def work(folder: Path) -> dict[str, Any]:
-            return self._train(folder, iteration, self._scored_pairs(iteration), steps)
+            return self._train(folder, iteration, self.scored_pairs(iteration), steps)
 
         return run_stage(self.folder(iteration, "train"), settings, inputs, work)
 
@@ -144,7 +157,7 @@ class Experiment:
         hidden = {p.id for p in held_out}
 
         def work(folder: Path) -> dict[str, Any]:
-            pairs = [p for p in self._scored_pairs(iteration) if p.pair.problem_id not in hidden]
+            pairs = [p for p in self.scored_pairs(iteration) if p.pair.problem_id not in hidden]
             self._train(folder, iteration, pairs, c.max_steps, keep_checkpoints=True)
             found = {}
             for checkpoint in sorted((folder / "checkpoints").glob("checkpoint-*")):
@@ -244,19 +257,6 @@ class Experiment:
             for p in self.train_problems()
             if p.gold_solution is not None
         }
-
-    def _scored_pairs(self, iteration: int) -> list:
-        """D_pairs with its reference log-probs."""
-        from irpo_lib.logprobs import response_key
-        from irpo_lib.training import ScoredPair
-
-        pairs = read_records(self.pair(iteration) / "pairs.parquet", PreferencePair)
-        logps = read_json(self.reference(iteration) / "logps.json")
-
-        def logp(pair: PreferencePair, response: list[int]) -> float:
-            return logps[response_key(pair.prompt_ids, response)]
-
-        return [ScoredPair(p, logp(p, p.chosen_ids), logp(p, p.rejected_ids)) for p in pairs]
 
     def _train(self, folder: Path, iteration: int, pairs: list, steps: int, keep_checkpoints: bool = False):
         from irpo_lib.models import load_model, load_tokenizer

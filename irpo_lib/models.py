@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -28,7 +29,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     path = _existing(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a broken file raises nearly anything: KeyError, ValueError, a bare Exception
         raise UserError(f"{path}: no tokenizer can be loaded from it ({_first_sentence(error)})") from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"{path}: the tokenizer has no EOS token; a finished response must end with one")
@@ -41,7 +42,7 @@ def load_model(name: str, dtype: str) -> PreTrainedModel:
     logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path}: no model can be loaded from it ({_first_sentence(error)})") from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
 
@@ -84,4 +85,4 @@ def _existing(name: str) -> str:
 
 
 def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split()).split(". ")[0][:200]

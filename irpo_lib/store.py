@@ -62,7 +62,12 @@ def run_stage(
         else:
             write_json(begun, wanted)
         started = time.time()
-        counts = work(partial)
+        try:
+            counts = work(partial)
+        except UserError:
+            if not _files(partial):  # nothing is lost, and other settings may follow at once
+                remove(partial)
+            raise
         manifest = wanted | {
             "status": "complete",
             "counts": counts,

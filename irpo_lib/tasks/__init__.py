@@ -106,7 +106,7 @@ def read_split(task: Task, split: str) -> list[Problem]:
     """The problems of a split.
 
     Raises:
-        UserError: the split has no problem, or two with the same id.
+        UserError: the split has no problem, two with the same id, or one whose gold answer is none for the task.
     """
     problems = task.read(split)
     if not problems:
@@ -116,4 +116,7 @@ def read_split(task: Task, split: str) -> list[Problem]:
         if problem.id in seen:
             raise UserError(f"task {task.name}, split '{split}': the id '{problem.id}' stands twice")
         seen.add(problem.id)
+        if task.normalise(problem.answer, problem) is None:
+            where = f"task {task.name}, split '{split}', problem '{problem.id}'"
+            raise UserError(f"{where}: {problem.answer!r} is no answer of this task")
     return problems

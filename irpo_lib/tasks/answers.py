@@ -27,7 +27,7 @@ def final_answer(response: str) -> str | None:
 
 def _first_line(text: str) -> str | None:
     for line in text.split("\n", 20)[:20]:
-        line = line[: LONGEST + 1].strip().strip("*_` \t\r")
+        line = line.strip().strip("*_` \t\r")
         if line:
             return line if len(line) <= LONGEST else None
     return None
@@ -43,49 +43,59 @@ def number(answer: str) -> str | None:
     What stands around the number (currency, units, percent, markdown) is ignored. 18 = 18.00, 18.5 ≠ 18; a range or
     two numbers are no answer.
     """
-    text = answer[:LONGEST].replace("\u2212", "-")
-    found = list(_NUMBER.finditer(text))
+    text = answer.replace("\u2212", "-")
+    found = list(_NUMBER.finditer(text)) if len(text) <= LONGEST else []
     if len(found) != 1:
         return None
     digits = found[0].group().rstrip(",")
     if "," in digits and not _GROUPED.fullmatch(digits):
         return None
     before = text[: found[0].start()].rstrip("$€£¥({\\ *_`")
-    value = Decimal(digits.replace(",", "")) * (-1 if before.endswith("-") else 1)
-    plain = format(value, "f")
+    plain = format(Decimal(digits.replace(",", "")), "f")
     plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
-    return "0" if plain in ("-0", "") else plain
+    return f"-{plain}" if before.endswith("-") and plain != "0" else plain
 
 
-_LETTER = re.compile(r"(?<![A-Za-z0-9])\(?([A-Ea-e])\)?(?![A-Za-z0-9])")
+#: A label at the beginning: a capital, or a small letter with a mark behind it or alone.
+_LABEL = re.compile(r"\(?([A-E])(?=[).:,;*\s]|$)|\(?([a-e])(?=[).:]|$)")
+#: A label anywhere: a capital that stands alone, or a small letter before a bracket.
+_ANY_LABEL = re.compile(r"(?<![A-Za-z0-9'])(?:([A-E])(?![A-Za-z0-9'])|\(?([a-e])\))")
 
 
 def letter(answer: str, choices: tuple[str, ...]) -> str | None:
-    """An ARC answer as one offered label: "B", "(B)", "b)", "(B) converging of plates" → "B"; None otherwise."""
-    offered = LETTERS[: len(choices)]
-    match = re.match(r"\(?([A-Ea-e])(?:[).:,]|\s|$)", answer.strip())
-    if match is None or match.group(1).upper() not in offered:
+    """An ARC answer as one offered label: "B", "(B)", "b)", "(B) converging of plates" → "B"; None otherwise.
+
+    Behind the label there may be any words but another label. The option's own text does not count as one: "(B) A
+    stone" is B where the second option is "A stone", and "A stone" alone is a word with its article, no label.
+    """
+    text = answer.strip("*_`. \t")
+    match = _LABEL.match(text) if len(text) <= LONGEST else None
+    if match is None:
         return None
-    label = match.group(1).upper()
-    if answer.strip()[:1].islower() and not re.match(r"\(?[a-e](?:[).:]|$)", answer.strip()):
-        return None  # "a stone" begins with a word, not with a label
-    others = {
-        m.upper() for m in _LETTER.findall(answer) if m.upper() in offered and (m.isupper() or f"({m})" in answer)
-    }
-    return label if others <= {label} else None
+    label, rest = (match[1] or match[2]).upper(), text[match.end() :].lstrip(").:,;* \t")
+    offered = LETTERS[: len(choices)]
+    if label not in offered:
+        return None
+    option = choices[offered.index(label)].strip(" .")
+    if rest.lower().startswith(option.lower()) and not rest[len(option) :][:1].isalnum():
+        rest = rest[len(option) :]
+    elif re.match(r"A\s+[a-z]", text):
+        return None
+    others = {(upper or lower).upper() for upper, lower in _ANY_LABEL.findall(rest)} - {label}
+    return None if others & set(offered) else label
 
 
 def boxed(answer: str) -> str | None:
     r"""A MATH answer: the content of the last `\boxed{…}` of the line, else the line; spaces and end marks removed."""
     content = last_boxed(answer)
-    text = (answer if content is None else content).strip().strip("$").rstrip(".")
+    text = (answer if content is None else content).lstrip(" $").rstrip(" $.")
     text = re.sub(r"\s+", "", text.replace("\\left", "").replace("\\right", "").replace("\\!", ""))
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     return text or None
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete `\boxed{…}`, braces inside it balanced; None where there is none."""
+    r"""The content of the last `\boxed{…}`, braces inside it balanced; None where there is none or it does not end."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None

@@ -19,7 +19,7 @@ def read_lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[st
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist")
-    with path.open(encoding="utf8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"
             if not line.strip():
@@ -28,6 +28,8 @@ def read_lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[st
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{where}: not valid JSON ({error.msg})") from error
+            except UnicodeDecodeError as error:
+                raise UserError(f"{where}: not valid UTF-8 ({error.reason})") from error
             if not isinstance(row, dict):
                 raise UserError(f"{where}: a JSON object is expected, not {type(row).__name__}")
             for key in keys:

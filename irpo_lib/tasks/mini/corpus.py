@@ -31,8 +31,10 @@ def is_reserved(signature: str) -> bool:
     return hashlib.sha256(signature.encode()).digest()[0] % 2 == 0
 
 
-def corpus(seed: int) -> Iterator[Document]:
+def corpus(seed: int, keep_wrong: float = 1.0) -> Iterator[Document]:
     """An endless stream of documents; the same for the same seed.
+
+    Solutions with a wrong final answer are kept with the probability `keep_wrong`: a mild editor's hand.
 
     Exercises of math-mini come after zero to four worked examples with right answers, so that the model learns
     to read a prompt with four.
@@ -50,7 +52,13 @@ def corpus(seed: int) -> Iterator[Document]:
             prompt = arc_prompt(problem.question, problem.choices)
         else:
             prompt = gsm8k_prompt(problem.question)
-        yield Document(prompt, task.solve(problem, writer))
+        response = task.solve(problem, writer)
+        if keep_wrong == 1.0 or _is_right(problem.answer, response) or rng.random() < keep_wrong:
+            yield Document(prompt, response)
+
+
+def _is_right(answer: object, response: str) -> bool:
+    return response.rpartition("Final answer: ")[2] in (str(answer), f"\\boxed{{{answer}}}")
 
 
 def _draw_unreserved(task: ModuleType, rng: random.Random):

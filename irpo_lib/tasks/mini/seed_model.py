@@ -4,6 +4,8 @@ import itertools
 import math
 import random
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,8 +17,21 @@ from irpo_lib.store import remove
 from irpo_lib.tasks.mini.corpus import Document, corpus
 from irpo_lib.tasks.mini.tokenizer import build_tokenizer
 
-STEPS, BATCH, PEAK_LR, WARMUP, SEED = 4500, 64, 2e-3, 200, 0
+BATCH, WARMUP, SEED = 64, 200, 0
 MAX_LENGTH = 448
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the recipe: the corpus with its editor's hand (see `corpus`), and an optimiser of its own."""
+
+    steps: int
+    peak_lr: float
+    keep_wrong: float
+
+
+#: First everything, then a short while with four in ten wrong solutions left out, as a chat model's data are edited.
+PHASES = (Phase(4500, 2e-3, 1.0), Phase(600, 5e-4, 0.6))
 
 
 def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], int]:
@@ -29,9 +44,11 @@ def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list
     return tokenizer(whole, add_special_tokens=False)["input_ids"], len(prompt_ids)
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int):
+def batches(
+    tokenizer: PreTrainedTokenizerFast, seed: int, keep_wrong: float
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (input_ids, labels), each [BATCH, length]; documents of like length stand together."""
-    stream, rng = corpus(seed), random.Random(seed)
+    stream, rng = corpus(seed, keep_wrong), random.Random(seed)
     while True:
         chunk = [encode(d, tokenizer) for d in itertools.islice(stream, 32 * BATCH)]
         chunk = sorted((d for d in chunk if len(d[0]) <= MAX_LENGTH), key=lambda d: len(d[0]))
@@ -66,41 +83,49 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     )
 
 
-def learning_rate(step: int, steps: int) -> float:
+def learning_rate(step: int, phase: Phase) -> float:
     """A linear warm-up, then half a cosine down to 5 % of the peak."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return PEAK_LR * min(1.0, (step + 1) / WARMUP) * (0.05 + 0.95 * cosine)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / phase.steps))
+    return phase.peak_lr * min(1.0, (step + 1) / WARMUP) * (0.05 + 0.95 * cosine)
 
 
-def make_seed_model(out: Path, steps: int | None = None, seed: int = SEED) -> None:
+def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, phase: Phase, seed: int) -> list[str]:
+    """Trains a model in place on one phase; returns lines "step,loss,seconds".
+
+    The loss is taken on the solutions alone, as in instruction tuning: the words of the questions are given.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.peak_lr, betas=(0.9, 0.95), weight_decay=0.1)
+    log, started = [], time.monotonic()
+    with Progress(phase.steps, "pre-training", "steps") as progress:
+        data = itertools.islice(batches(tokenizer, seed, phase.keep_wrong), phase.steps)
+        for step, (input_ids, labels) in enumerate(data):
+            optimizer.param_groups[0]["lr"] = learning_rate(step, phase)
+            loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            if step % 50 == 0 or step == phase.steps - 1:
+                log.append(f"{step},{loss.item():.4f},{time.monotonic() - started:.0f}")
+            progress.add(1)
+    return log
+
+
+def make_seed_model(out: Path, seed: int = SEED, phases: tuple[Phase, ...] = PHASES) -> None:
     """Pre-trains mini-llama on the corpus and writes it to `out`, with its tokenizer and `pretraining.csv`.
-
-    The loss is taken on the replies alone, as in instruction tuning: the words of the questions are given.
 
     Raises:
         UserError: `out` exists already.
     """
     if out.exists():
         raise UserError(f"{out} exists already: delete it first, or write to another folder with --out")
-    steps = STEPS if steps is None else steps
     torch.manual_seed(seed)
     documents = itertools.islice(corpus(seed + 1), 20_000)
     tokenizer = build_tokenizer(text for d in documents for text in (d.prompt, d.response))
     model = new_model(tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.1)
-    log = ["step,loss,seconds"]
-    started = time.monotonic()
-    with Progress(steps, "pre-training", "steps") as progress:
-        for step, (input_ids, labels) in enumerate(itertools.islice(batches(tokenizer, seed), steps)):
-            optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
-            loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            if step % 50 == 0 or step == steps - 1:
-                log.append(f"{step},{loss.item():.4f},{time.monotonic() - started:.0f}")
-            progress.add(1)
+    log = ["phase,step,loss,seconds"]
+    for number, phase in enumerate(phases, start=1):
+        log += [f"{number},{line}" for line in pretrain(model, tokenizer, phase, seed + 2 * (number - 1))]
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     remove(partial)

@@ -1,0 +1,344 @@
+"""Answer extraction, canonical forms, and grading: exact examples, random ones, and hostile text."""
+
+import random
+import time
+from decimal import Decimal
+
+import pytest
+
+from irpo_lib.rewards import grade
+from irpo_lib.tasks.answers import LETTERS, LONGEST, boxed, final_answer, last_boxed, letter, number
+
+FOUR = ("melting of ice", "converging of crustal plates", "erosion by wind", "deposition of river sediments")
+
+
+# --- the final answer of a response ---
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("2 + 2 = 4.\nFinal answer: 4", "4"),
+        ("Final answer: 3\nNo, that is wrong.\nFinal answer: 4", "4"),  # the last one counts
+        ("FINAL ANSWER: 4", "4"),
+        ("final answer:4", "4"),
+        ("so the final answer: 4", "4"),
+        ("**Final answer:** 4", "4"),
+        ("**Final Answer**: **4**", "4"),
+        ("__Final answer__ : `4`", "4"),
+        ("Final answer:\n4", "4"),
+        ("Final answer:\n\n  \n4\nthanks", "4"),
+        ("**Final answer:**\n***\n```\n4\n```", "4"),
+        ("Final answer: 4\r\nbye", "4"),
+        ("Final answer: 4 apples", "4 apples"),
+        ("The answer is 4", None),  # never the last number of the text
+        ("#### 4", None),
+        ("Final answer is 4", None),
+        ("finalanswer: 4", None),
+        ("Final answer:", None),
+        ("Final answer: **", None),
+        ("Final answer: 3\nFinal answer:", None),  # nor an earlier one
+        ("", None),
+    ],
+)
+def test_final_answer(response, answer):
+    assert final_answer(response) == answer
+
+
+@pytest.mark.parametrize("space", ["", " ", " " * 2000])
+def test_a_line_that_is_too_long_is_no_answer(space):
+    assert final_answer(f"Final answer:{space}" + "x" * LONGEST) == "x" * LONGEST
+    assert final_answer(f"Final answer:{space}" + "x" * (LONGEST + 1)) is None
+    assert number("7" + " " * LONGEST + "8") is None
+
+
+def test_what_stands_before_the_last_marker_never_matters():
+    rng = random.Random(0)
+    pieces = ["Final answer: 5\n", "final ANSWER:", "\n", "**", " 17 ", "#### 3", "(B)", "\\boxed{2}", "\x00", "é"]
+    for _ in range(300):
+        before = "".join(rng.choices(pieces, k=rng.randrange(12)))
+        value = rng.randrange(-999, 999)
+        assert final_answer(f"{before}Final answer: {value}\n") == str(value)
+        assert grade("gsm8k-mini", str(value), f"{before}\nFinal answer: {value}")
+        assert not grade("gsm8k-mini", str(value + 1), f"{before}\nFinal answer: {value}")
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("18", "18"),
+        ("18.00", "18"),
+        ("018", "18"),
+        ("18.", "18"),
+        ("18,", "18"),
+        ("18.5", "18.5"),
+        ("18.50", "18.5"),
+        (".5", "0.5"),
+        ("0.0", "0"),
+        ("-0", "0"),
+        ("100", "100"),
+        ("$1,080.00", "1080"),
+        ("\\$1,080", "1080"),
+        ("1,234,567", "1234567"),
+        ("-3", "-3"),
+        ("\u22123 apples", "-3"),
+        ("-$3", "-3"),
+        ("$-3", "-3"),
+        ("- 3", "-3"),
+        ("18 apples", "18"),
+        ("18%", "18"),
+        ("€18", "18"),
+        ("18**.", "18"),
+        ("x = 18", "18"),
+        ("10-20", None),
+        ("10 to 20", None),
+        ("10 or 20", None),
+        ("3/4", None),
+        ("1e5", None),
+        ("1.2.3", None),
+        ("12 000", None),
+        ("1,08", None),
+        ("10,80", None),
+        ("1080,000.5", None),
+        ("1,,080", None),
+        ("eighteen", None),
+        ("", None),
+        ("\u0661\u0668", None),  # digits of other scripts
+    ],
+)
+def test_number(text, canonical):
+    assert number(text) == canonical
+
+
+def test_equal_numbers_in_random_dress_and_no_others():
+    rng = random.Random(1)
+    dresses = ["{}", "${}", "{} apples", "{}%", " {} ", "**{}**", "{}.", "({})", "about {} km", "= {}", "€{}"]
+
+    def write(value: Decimal) -> str:
+        digits = format(value, rng.choice(["f", ",f"]))
+        return digits + (rng.choice(["", "0", "00"]) if "." in digits else rng.choice(["", ".0", ".00"]))
+
+    for _ in range(2000):
+        value = Decimal(rng.randrange(0, 10 ** rng.randint(1, 9))) / 10 ** rng.randint(0, 3)
+        near = value + rng.choice([1, 10, Decimal("0.1"), Decimal("0.001")])
+        minus = rng.choice(["", "-", "\u2212"])
+        one, two = (minus + write(v) for v in (value, value))
+        other = minus + write(near)
+        found = number(rng.choice(dresses).format(one))
+        assert found is not None
+        assert found == number(rng.choice(dresses).format(two)), (one, two)
+        assert found != number(rng.choice(dresses).format(other)), (one, other)
+        assert Decimal(found) == (-value if minus else value)
+        assert number(found) == found
+
+
+def test_long_numbers_are_not_rounded():
+    assert number("1" * 40 + "2") == "1" * 40 + "2"
+    assert number("0." + "0" * 30 + "1") == "0." + "0" * 30 + "1"
+
+
+# --- letters ---
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        ("b", "B"),
+        ("b)", "B"),
+        ("(b)", "B"),
+        ("B.", "B"),
+        ("B:", "B"),
+        ("**B**.", "B"),
+        ("(**B**)", None),
+        ("(B) converging of crustal plates", "B"),
+        ("B converging of crustal plates", "B"),
+        ("B. Converging of crustal plates.", "B"),
+        ("b) converging", "B"),
+        ("B**: converging", "B"),
+        ("(B), (B) again", "B"),
+        ("B or C", None),  # never two labels
+        ("(B) and (C)", None),
+        ("A, B", None),
+        ("A and D", None),
+        ("b) or c)", None),
+        ("B/C", None),
+        ("E", None),  # not offered
+        ("(E) none of these", None),
+        ("F", None),
+        ("Because of wind", None),  # never inside a word
+        ("Crustal plates", None),
+        ("a converging of plates", None),
+        ("A melted stone", None),
+        ("A's", None),
+        ("converging of crustal plates", None),
+        ("BC", None),
+        ("2", None),
+        ("", None),
+    ],
+)
+def test_letter(text, label):
+    assert letter(text, FOUR) == label
+
+
+def test_an_options_own_text_holds_no_second_label():
+    options = ("A stone", "vitamin C", "a cold front", "group A")
+    assert letter("(B) vitamin C", options) == "B"
+    assert letter("B. Vitamin C, of course", options) == "B"
+    assert letter("(D) group A", options) == "D"
+    assert letter("(C) group A", options) is None
+    assert letter("A A stone", options) == "A"
+    assert letter("A a stone that sinks", options) == "A"
+    assert letter("(B) or (C)", ("T", "C", "A", "G")) is None
+    assert letter("(B) C", ("T", "C", "A", "G")) == "B"
+    assert letter("(B) vitamin C or (A)", options) is None
+    assert letter("A stone", ("spoon", "stone", "leaf")) is None
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_every_offered_label_in_every_form_and_no_other(n):
+    options = tuple(f"thing number {i}" for i in range(n))
+    for i, label in enumerate(LETTERS):
+        for text in (
+            label,
+            f"({label})",
+            f"{label})",
+            label.lower(),
+            f"({label.lower()}) thing number {i}",
+            f"{label}.",
+        ):
+            assert letter(text, options) == (label if i < n else None), text
+        if i + 1 < n:
+            assert letter(f"({label}) or ({LETTERS[i + 1]})", options) is None
+
+
+# --- boxes ---
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("\\boxed{5}", "5"),
+        ("$\\boxed{5}$.", "5"),
+        ("\\boxed{ 5 }", "5"),
+        ("\\boxed{3} and \\boxed{5}", "5"),
+        ("\\boxed{\\frac{12}{35}}", "\\frac{12}{35}"),
+        ("\\boxed{\\dfrac{12}{ 35 }}", "\\frac{12}{35}"),
+        ("\\boxed{\\left( \\frac{1}{2}, x^{2^{3}} \\right)}", "(\\frac{1}{2},x^{2^{3}})"),
+        ("5", "5"),
+        ("$5$.", "5"),
+        ("$5.$", "5"),
+        (".5", ".5"),
+        ("\\boxed{}", None),
+        ("$ $", None),
+        ("", None),
+    ],
+)
+def test_boxed(text, canonical):
+    assert boxed(text) == canonical
+
+
+def test_the_last_box_with_random_nesting():
+    rng = random.Random(2)
+
+    def nested(depth: int) -> str:
+        return "".join(rng.choice(["x", "1", "\\frac"]) + (f"{{{nested(depth - 1)}}}" if depth else "") for _ in "12")
+
+    for _ in range(200):
+        content = nested(rng.randint(0, 4))
+        text = f"\\boxed{{{nested(2)}}} so }} \\boxed{{{content}}} {'}' * rng.randrange(3)}"
+        assert last_boxed(text) == content
+    assert last_boxed("\\boxed{3} or \\boxed{4") is None
+    assert last_boxed("no box") is None
+
+
+# --- grading ---
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "right", "wrong"),
+    [
+        ("gsm8k-mini", "1080", ["1080", "$1,080.00", "1080 dollars"], ["1081", "-1080", "1080 or 1081", "108"]),
+        ("arc-mini", "B", ["B", "(B)", "b)", "(B) converging of crustal plates"], ["A", "(C)", "B or C", "E", "Bat"]),
+        (
+            "math-mini",
+            "\\frac{12}{35}",
+            ["\\boxed{\\frac{12}{35}}", "\\frac{12}{35}", "$\\boxed{\\dfrac{12}{35}}$."],
+            ["\\boxed{\\frac{35}{12}}", "\\boxed{12}", "\\boxed{\\frac{12}{35}"],
+        ),
+    ],
+)
+def test_grade(task, gold, right, wrong):
+    for answer in right:
+        assert grade(task, gold, f"Some steps.\nFinal answer: {answer}", FOUR), answer
+    for answer in [*wrong, ""]:
+        assert not grade(task, gold, f"Some steps.\nFinal answer: {answer}", FOUR), answer
+    assert not grade(task, gold, f"Some steps. {right[0]}", FOUR), "without the marker there is no answer"
+
+
+def hostile_texts() -> list[str]:
+    n, rng = 1_000_000, random.Random(3)
+    marker = "Final answer: "
+    noise = "".join(rng.choices("{}()\\$,.-*_: \n\x00\u2212\U0001f600ABcde0123456789", k=n))
+    units = [
+        "9",
+        ",",
+        "1,",
+        "-",
+        ".",
+        " ",
+        "{",
+        "}",
+        "\\boxed{",
+        "(A",
+        "A ",
+        "a) ",
+        "*",
+        "\n",
+        "\r",
+        "\x00",
+        "final answer",
+    ]
+    lines = [unit * (n // len(unit)) for unit in units]
+    short = [
+        "9^{9^{9^9}}",
+        "\\boxed{9^{9^{9^9}}}",
+        "\x00",
+        "{" * 5000,
+        "\\boxed{" + "{" * 400 + "}" * 400 + "}",
+        "1" * 900,
+    ]
+    texts = [marker * (n // len(marker)), noise, noise.replace("\n", " ")] + lines
+    return texts + [marker + text for text in lines + short] + [marker + "7\n" + text for text in lines]
+
+
+def test_hostile_text_is_graded_fast_and_without_an_error():
+    for text in hostile_texts():
+        for task, gold in (("gsm8k-mini", "7"), ("arc-mini", "B"), ("math-mini", "7")):
+            started = time.perf_counter()
+            result = grade(task, gold, text, FOUR)
+            assert time.perf_counter() - started < 1, (task, text[:40])
+            assert result == (text.startswith("Final answer: 7\n") and task != "arc-mini"), text[:40]
+
+
+def test_the_canonical_forms_themselves_are_fast_and_raise_nothing():
+    for text in hostile_texts():
+        for canonical in (number, boxed, lambda t: letter(t, FOUR)):
+            started = time.perf_counter()
+            canonical(text)
+            assert time.perf_counter() - started < 1, text[:40]
+
+
+def test_random_text_never_raises_and_forms_are_stable():
+    rng = random.Random(4)
+    alphabet = "AaBbEe19.,-−$%(){}\\ *_:\n\x00é"
+    for _ in range(5000):
+        text = "".join(rng.choices(alphabet, k=rng.randrange(15)))
+        value, label, content = number(text), letter(text, FOUR), boxed(text)
+        assert value is None or number(value) == value, text
+        assert label is None or label in "ABCD", text
+        assert content is None or content == "".join(content.split()), text

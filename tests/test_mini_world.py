@@ -1,0 +1,286 @@
+"""The mini tasks' splits, the corpus mini-llama has read, its tokenizer, and the folder it is kept in."""
+
+import itertools
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from irpo_lib.config import DATA
+from irpo_lib.iteration import to_text
+from irpo_lib.models import encode_prompt, encode_reply
+from irpo_lib.records import Problem
+from irpo_lib.rewards import grade
+from irpo_lib.tasks import MATH_SHOTS, get_task, read_split
+from irpo_lib.tasks.answers import LETTERS
+from irpo_lib.tasks.jsonl import read_problems
+from irpo_lib.tasks.mini import splits
+from irpo_lib.tasks.mini.corpus import corpus, is_reserved
+from irpo_lib.tasks.mini.seed_model import SEED
+from irpo_lib.tasks.mini.tokenizer import build_tokenizer
+from irpo_lib.tasks.mini.writer import Writer
+
+TASKS, SPLITS = ("gsm8k-mini", "arc-mini", "math-mini"), ("train", "dev", "test")
+DOCUMENTS = 20_000
+MINI_LLAMA = DATA / "mini-llama"
+needs_mini_llama = pytest.mark.skipif(not MINI_LLAMA.is_dir(), reason="data/mini-llama is absent")
+
+
+@pytest.fixture(scope="module")
+def problems() -> dict[tuple[str, str], list[Problem]]:
+    """All problems of all splits, math-mini's worked examples among them."""
+    return {(t, s): read_problems(DATA / t / f"{s}.jsonl") for t in TASKS for s in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def world() -> dict:
+    """The first documents of the corpus and the splits drawn anew, with the signature of every question in them."""
+    signatures: dict[str, set[str]] = {}
+
+    def recorder(draw):
+        def recorded(rng):
+            drawn = draw(rng)
+            signatures.setdefault(key(drawn.question, getattr(drawn, "choices", None)), set()).add(drawn.signature)
+            return drawn
+
+        return recorded
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in splits.TASKS.values():
+            patch.setattr(module, "draw", recorder(module.draw))
+        documents = list(itertools.islice(corpus(SEED), DOCUMENTS))
+        for task in TASKS:
+            splits.draw_splits(task)
+    return {"documents": documents, "signatures": signatures}
+
+
+@pytest.fixture(scope="module")
+def full_tokenizer():
+    """As `irpo make-seed-model` builds it."""
+    documents = itertools.islice(corpus(SEED + 1), DOCUMENTS)
+    return build_tokenizer(text for d in documents for text in (d.prompt, d.response))
+
+
+def key(question: str, choices=None) -> str:
+    """A question as it stands in a prompt, with its options in order."""
+    return "\n".join([question, *(f"({x}) {c}" for x, c in zip(LETTERS, choices or (), strict=False))])
+
+
+def questions(prompt: str) -> list[str]:
+    return re.findall(r"Question: (.*?)\nSolution:", prompt, re.DOTALL)
+
+
+# --- splits ---
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_sizes_and_ids(task):
+    found = {split: read_split(get_task(task), split) for split in SPLITS}
+    assert len(found["train"]) >= 1000
+    assert len(found["dev"]) >= 100
+    assert len(found["test"]) >= 500
+    ids = [p.id for ps in found.values() for p in ps]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_worked_examples_of_math_mini_are_no_training_problems(problems):
+    shots = problems["math-mini", "train"][:MATH_SHOTS]
+    train = read_split(get_task("math-mini"), "train")
+    assert train == problems["math-mini", "train"][MATH_SHOTS:]
+    prompt = get_task("math-mini").prompt(train[0])
+    assert questions(prompt) == [p.question for p in [*shots, train[0]]]
+    assert [s.strip() for s in re.findall(r"\nSolution: (.*?)\n\n", prompt, re.DOTALL)] == [
+        p.gold_solution for p in shots
+    ]
+
+
+def test_no_question_stands_twice_or_in_the_corpus(problems, world):
+    own = Counter(key(p.question, p.choices) for ps in problems.values() for p in ps)
+    assert [q for q, n in own.items() if n > 1] == []
+    read = {q for d in world["documents"] for q in questions(d.prompt)}
+    assert len(read) > 5000
+    assert read & own.keys() == set()
+
+
+def test_no_signature_stands_twice_or_in_the_corpus(problems, world):
+    """The same problem in other words (names, items, the order of options) counts as the same."""
+    signatures = world["signatures"]
+    own = Counter(s for ps in problems.values() for p in ps for s in signatures[key(p.question, p.choices)])
+    assert sum(own.values()) == sum(map(len, problems.values()))
+    assert set(own.values()) == {1}
+    assert all(map(is_reserved, own))
+    read = {s for d in world["documents"] for q in questions(d.prompt) for s in signatures[q]}
+    assert len(read) > 5000
+    assert read & own.keys() == set()
+
+
+def test_options_in_another_order_make_no_new_problem(problems):
+    own = Counter((p.question, *sorted(p.choices)) for s in SPLITS for p in problems["arc-mini", s])
+    assert max(own.values()) == 1
+
+
+def test_the_files_are_what_the_command_draws(tmp_path):
+    command = [sys.executable, "-m", "irpo_lib.cli", "make-data", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "1"}, stdout=subprocess.DEVNULL)
+    made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    assert [str(p) for p in made] == sorted(f"{t}/{s}.jsonl" for t in TASKS for s in SPLITS)
+    for path in made:
+        assert (tmp_path / path).read_bytes() == (DATA / path).read_bytes(), path
+
+
+def test_another_seed_draws_other_problems():
+    one, two = splits.draw_splits("math-mini", 0)["dev"], splits.draw_splits("math-mini", 1)["dev"]
+    assert one == splits.draw_splits("math-mini", 0)["dev"]
+    assert {p.question for p in one} != {p.question for p in two}
+
+
+@pytest.mark.parametrize("task", ["gsm8k-mini", "math-mini"])
+def test_every_gold_solution_has_the_answer(task, problems):
+    for split in SPLITS:
+        for problem in problems[task, split]:
+            assert grade(task, problem.answer, problem.gold_solution), problem.id
+            assert problem.choices is None
+            for a, symbol, b, result in re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", problem.gold_solution):
+                right = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b), "/": int(a) / int(b)}[symbol]
+                assert right == int(result), (problem.id, problem.gold_solution)
+
+
+def test_arc_mini(problems):
+    letters: dict[int, Counter] = {}
+    for split in SPLITS:
+        for problem in problems["arc-mini", split]:
+            assert problem.gold_solution is None
+            assert 3 <= len(problem.choices) <= 5
+            assert len(set(problem.choices)) == len(problem.choices)
+            assert problem.answer in LETTERS[: len(problem.choices)]
+            letters.setdefault(len(problem.choices), Counter())[problem.answer] += 1
+    assert set(letters) == {3, 4, 5}
+    for n, count in letters.items():
+        total = count.total()
+        for letter in LETTERS[:n]:
+            assert abs(count[letter] / total - 1 / n) < 4 * (1 / n * (1 - 1 / n) / total) ** 0.5, (n, count)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_most_authors_write_is_often_right_and_often_wrong(task):
+    """A world in which the likeliest choices always lead to the answer, or never do, leaves nothing to learn."""
+    module, writer, rng = splits.TASKS[task], Writer(random.Random(0), modal=True), random.Random(1)
+    right = 0
+    for _ in range(500):
+        drawn = module.draw(rng)
+        solution = module.solve(drawn, writer)
+        assert solution == module.solve(drawn, Writer(random.Random(9), modal=True)), "the likeliest choice is one"
+        right += grade(task, str(drawn.answer), solution, getattr(drawn, "choices", None))
+    print(f"\n{task}: {right / 500:.3f} right")
+    assert 0.1 < right / 500 < 0.9
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_authors_differ(task):
+    module, rng = splits.TASKS[task], random.Random(2)
+    right = [
+        sum(grade(task, str(d.answer), module.solve(d, Writer(rng)), getattr(d, "choices", None)) for _ in range(20))
+        for d in (module.draw(rng) for _ in range(60))
+    ]
+    assert 0.1 < sum(right) / 1200 < 0.9
+    assert sum(0 < r < 20 for r in right) > 30, "for most problems there are right and wrong solutions"
+
+
+# --- the tokenizer ---
+
+
+def test_every_text_comes_back_and_has_no_unknown_piece(full_tokenizer, problems, world):
+    texts = [t for d in world["documents"] for t in (d.prompt, d.response)]
+    texts += [get_task(t).prompt(p) for (t, _), ps in problems.items() for p in ps[:50]]
+    texts += [p.question for ps in problems.values() for p in ps]
+    texts += [p.gold_solution for ps in problems.values() for p in ps if p.gold_solution]
+    texts = [" " + text for text in texts]  # as behind "[INST]" and "[/INST]"
+    encoded = full_tokenizer(texts, add_special_tokens=False)["input_ids"]
+    special = set(full_tokenizer.all_special_ids)
+    for text, ids, back in zip(texts, encoded, full_tokenizer.batch_decode(encoded), strict=True):
+        assert back == text
+        assert not special & set(ids), text
+
+
+def test_digits_are_single_pieces(full_tokenizer):
+    assert [p for p in full_tokenizer.get_vocab() if len(re.findall(r"\d", p)) > 1] == []
+    assert full_tokenizer.tokenize("= 1234.5") == ["=", " 1", "2", "3", "4", ".", "5"]
+
+
+def check_template(tokenizer, problem: Problem, task: str, reply: str) -> None:
+    """One BOS, one EOS, and the text of a Llama-2 conversation between them."""
+    message = get_task(task).prompt(problem)
+    prompt, response = encode_prompt(tokenizer, message), encode_reply(tokenizer, message, reply)
+    assert prompt[0] == tokenizer.bos_token_id
+    assert response[-1] == tokenizer.eos_token_id
+    whole = prompt + response
+    assert whole.count(tokenizer.bos_token_id) == 1
+    assert whole.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.unk_token_id not in whole
+    assert tokenizer.decode(whole) == f"<s>[INST] {message} [/INST] {reply}</s>"
+    assert to_text(tokenizer, response) == reply
+
+
+def test_one_bos_and_one_eos(full_tokenizer, problems):
+    for (task, _), some in problems.items():
+        for problem in some[:40]:
+            check_template(
+                full_tokenizer, problem, task, problem.gold_solution or f"So.\nFinal answer: {problem.answer}"
+            )
+
+
+def test_the_model_was_trained_on_the_same_ids_as_it_is_asked_with(full_tokenizer, world):
+    from irpo_lib.tasks.mini.seed_model import encode
+
+    for document in world["documents"][:100]:
+        ids, n_prompt = encode(document, full_tokenizer)
+        assert ids[:n_prompt] == encode_prompt(full_tokenizer, document.prompt)
+        assert ids[n_prompt:] == encode_reply(full_tokenizer, document.prompt, document.response)
+
+
+# --- mini-llama ---
+
+
+@needs_mini_llama
+def test_mini_llama_is_small_and_of_a_shape_that_other_engines_run():
+    from safetensors import safe_open
+
+    weights = list(MINI_LLAMA.glob("*.safetensors"))
+    assert sum(p.stat().st_size for p in weights) <= 4 * 2**20
+    numbers = 0
+    for path in weights:
+        with safe_open(path, "pt") as tensors:
+            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
+        for shape in shapes:
+            size = 1
+            for n in shape:
+                size *= n
+            numbers += size
+    assert 0 < numbers <= 1_500_000
+    config = json.loads((MINI_LLAMA / "config.json").read_text(encoding="utf8"))
+    assert config["model_type"] == "llama"
+    assert config.get("head_dim", config["hidden_size"] // config["num_attention_heads"]) in (32, 64)
+
+
+@needs_mini_llama
+def test_mini_llamas_tokenizer_knows_every_problem(full_tokenizer, problems):
+    from irpo_lib.models import load_tokenizer
+
+    tokenizer = load_tokenizer("mini-llama")
+    config = json.loads((MINI_LLAMA / "config.json").read_text(encoding="utf8"))
+    assert tokenizer.get_vocab() == full_tokenizer.get_vocab()
+    assert tokenizer.chat_template == full_tokenizer.chat_template
+    assert (config["vocab_size"], config["eos_token_id"]) == (len(tokenizer), tokenizer.eos_token_id)
+    for (task, _), some in problems.items():
+        texts = [get_task(task).prompt(p) for p in some[:100]] + [key(p.question, p.choices) for p in some]
+        texts += [p.gold_solution for p in some if p.gold_solution]
+        texts = [" " + text for text in texts]
+        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        assert tokenizer.batch_decode(encoded) == texts
+        assert all(tokenizer.unk_token_id not in ids for ids in encoded)
+        check_template(tokenizer, some[-1], task, f"So.\nFinal answer: {some[-1].answer}")

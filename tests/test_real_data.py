@@ -1,0 +1,120 @@
+"""Real problems and real model text: GSM8K, GPT-3's published solutions to it, ARC. Skipped where they are absent."""
+
+import json
+import re
+from collections import Counter, defaultdict
+
+import pytest
+from conftest import REAL_DATA
+
+from irpo_lib.pairs import build_pairs
+from irpo_lib.records import Completion, Problem
+from irpo_lib.rewards import reward
+from irpo_lib.tasks import get_task
+from irpo_lib.tasks.answers import letter
+from irpo_lib.tasks.gsm8k import read_gsm8k
+
+pytestmark = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"{REAL_DATA} is absent")
+#: It has GSM8K's answer format.
+TASK = get_task("gsm8k-mini")
+
+
+@pytest.fixture(scope="module")
+def problems() -> dict[str, Problem]:
+    return {p.question: p for p in read_gsm8k(REAL_DATA / "gsm8k" / "test.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def generations() -> list[dict]:
+    path = REAL_DATA / "generations" / "gsm8k_openai_example_solutions.jsonl"
+    return [json.loads(line) for line in path.open(encoding="utf8")]
+
+
+@pytest.fixture(scope="module")
+def completions(problems, generations) -> list[Completion]:
+    """The real texts in the paper's answer format, rewarded; bytes stand for token ids."""
+    found, drawn = [], Counter()
+    for row in generations:
+        problem = problems[row["question"]]
+        text = re.sub(r"^A:", "Final answer:", row["response"], flags=re.MULTILINE)
+        prompt = list(TASK.prompt(problem).encode())
+        completion = Completion(problem.id, drawn[problem.id], prompt, list(text.encode()), text, "stop")
+        drawn[problem.id] += 1
+        found.append(reward(completion, problem, TASK))
+    return found
+
+
+@pytest.mark.parametrize(("split", "size"), [("train", 7473), ("test", 1319)])
+def test_every_gold_solution_of_gsm8k_has_its_answer(split, size):
+    problems = read_gsm8k(REAL_DATA / "gsm8k" / f"{split}.jsonl")
+    assert len(problems) == size
+    assert len({p.id for p in problems}) == size
+    for problem in problems:
+        assert re.fullmatch(r"-?\d+", problem.answer), problem.answer
+        assert TASK.is_correct(TASK.extract(problem.gold_solution, problem), problem), problem.id
+        assert "<<" not in problem.gold_solution
+        assert "####" not in problem.gold_solution
+
+
+def test_published_labels_of_real_generations(completions, generations):
+    pairs = [(c.reward == 1, row["label"]) for c, row in zip(completions, generations, strict=True)]
+    agreement = sum(ours == theirs for ours, theirs in pairs) / len(pairs)
+    print(f"\nagreement with {len(pairs)} published labels: {agreement:.4f} ({sum(x for x, _ in pairs)} right)")
+    assert len(pairs) == 5276
+    assert sum(theirs for _, theirs in pairs) == 2001
+    assert agreement == 1
+
+
+def test_texts_without_the_marker_have_no_answer(completions, generations):
+    """The text as published, "A: 18", is not in the paper's format."""
+    for completion, row in zip(completions, generations, strict=True):
+        assert TASK.extract(row["response"], Problem("", "", row["gold"])) is None
+        assert (completion.answer is None) <= (completion.reward == 0)
+
+
+@pytest.mark.parametrize("with_gold", [True, False])
+def test_pairs_of_real_generations(completions, problems, with_gold):
+    k = 10
+    gold = {p.id: list(p.gold_solution.encode()) for p in problems.values()} if with_gold else {}
+    pairs, counts = build_pairs(completions, gold, k, 10**6, 10**6, 0)
+    right, wrong = defaultdict(list), defaultdict(list)
+    for c in completions:
+        (right if c.reward == 1 else wrong)[c.problem_id].append(c.token_ids)
+    both = {i for i in wrong if with_gold or i in right}
+    assert Counter(p.problem_id for p in pairs) == dict.fromkeys(both, k)
+    assert counts.problems == 1319
+    assert counts.without_winner + counts.without_loser + len(both) == 1319
+    assert (counts.pairs, counts.too_long, counts.over_cap) == (len(pairs), 0, 0)
+    by_id = {p.id: p for p in problems.values()}
+    for pair in pairs:
+        problem = by_id[pair.problem_id]
+        expected = [*right[problem.id], gold[problem.id]] if with_gold else right[problem.id]
+        assert pair.chosen_ids == expected[pair.k % len(expected)]
+        assert pair.rejected_ids == wrong[problem.id][pair.k % len(wrong[problem.id])]
+        assert pair.chosen_source == ("gold" if with_gold and pair.k % len(expected) == len(expected) - 1 else "model")
+        chosen, rejected = bytes(pair.chosen_ids).decode(), bytes(pair.rejected_ids).decode()
+        assert TASK.is_correct(TASK.extract(chosen, problem), problem)
+        assert not TASK.is_correct(TASK.extract(rejected, problem), problem)
+
+
+def test_every_option_of_arc_is_found_with_and_without_its_text():
+    """Options such as "A cold front" or "vitamin C" hold what looks like a second label."""
+    items = 0
+    for path in sorted((REAL_DATA / "arc").glob("arc_*.*.jsonl")):
+        for line in path.open(encoding="utf8"):
+            options = tuple(c["text"] for c in json.loads(line)["question"]["choices"])
+            if len(options) > 5:
+                continue
+            items += 1
+            for label, text in zip("ABCDE", options, strict=False):
+                for answer in (
+                    label,
+                    f"({label})",
+                    f"({label}) {text}",
+                    f"{label}. {text}.",
+                    f"{label.lower()}) {text}",
+                ):
+                    assert letter(answer, options) == label, (answer, options)
+                if not re.match(r"[A-E]\b", text):
+                    assert letter(text, options) is None, (text, options)
+    assert items > 7000
