@@ -58,6 +58,7 @@ def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
         return
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     print(f"{source.stem}: running", flush=True)
     temporary = out / f".{source.stem}.partial.ipynb"
@@ -65,7 +66,7 @@ def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
     try:
         papermill.execute_notebook(
             source, temporary, parameters, kernel_name="python3", progress_bar=False, stdout_file=ProgressLines(),
-            cwd=str(Path.cwd()),
+            cwd=str(Path.cwd()), config=Config(KernelManager={"transport": "ipc"}),
         )  # fmt: skip
     except PapermillExecutionError as error:
         failed = out / f"{source.stem}.failed.ipynb"

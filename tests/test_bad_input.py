@@ -80,12 +80,15 @@ def fails(tmp_path, capfd):
         (["--set", "train_problems=0"], ["train_problems=0", "null for all"]),
         (["--set", "temperatures=0.8"], ["temperatures=0.8", "must be tuple"]),
         (["--set", "temperatures='12'"], ["temperatures='12'", "must be tuple"]),
-        (["--set", "temperatures=[0.8]"], ["temperatures=[0.8] has 1 values for iterations=4"]),
+        (
+            ["--set", "iterations=4", "--set", "temperatures=[0.8]"],
+            ["temperatures=[0.8] has 1 values for iterations=4"],
+        ),
         (["--set", "temperatures=[1, 1, 1, 0]"], ["temperatures=", "above 0"]),
         (["--set", "majority_iterations=[0.5]"], ["majority_iterations=0.5", "must be int"]),
-        (["--set", "micro_batch_size=5"], ["batch_size=16", "micro_batch_size=5"]),
+        (["--set", "batch_size=16", "--set", "micro_batch_size=5"], ["batch_size=16", "micro_batch_size=5"]),
         (["--set", "alpha=0", "--set", "dpo_weight=0"], ["alpha=0", "dpo_weight=0", "no loss"]),
-        (["--set", "select_checkpoint=true"], ["select_checkpoint=true", "held_out"]),
+        (["--set", "select_checkpoint=true", "--set", "held_out=0"], ["select_checkpoint=true", "held_out"]),
     ],
 )
 def test_settings(fails, arguments, parts):

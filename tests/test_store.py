@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import sys
 
 import pytest
@@ -195,7 +196,7 @@ def test_presets_hold_for_all_their_tasks(preset):
 
 def test_overrides_get_the_type_of_their_key():
     overrides = parse_overrides(
-        ["learning_rate=7e-7", "temperatures=[1, 0.9, 1.3, 2]", "max_steps=50.0", "train_problems=null",
+        ["learning_rate=7e-7", "iterations=4", "temperatures=[1, 0.9, 1.3, 2]", "max_steps=50.0", "train_problems=null",
          "select_checkpoint=true", "held_out=10", "checkpoint_every=5", "beta=1", "majority_iterations=[]"]
     )  # fmt: skip
     assert overrides["learning_rate"] == "7e-7", "YAML 1.1 takes it for a string"
@@ -210,7 +211,7 @@ def test_overrides_get_the_type_of_their_key():
 
 def test_later_settings_win():
     base = load_config("mini", "arc-mini")
-    assert (base.gold_in_winners, base.iterations) == (False, 3)
+    assert base.gold_in_winners is False, "the task has no gold solutions"
     config = load_config("mini", "arc-mini", gold_in_winners=True)
     assert config == with_changes(base, gold_in_winners=True)
     assert load_config("mini", task="arc-mini") == base
@@ -220,7 +221,8 @@ def test_later_settings_win():
 
 def test_a_preset_of_ones_own(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text((PRESETS / "mini.yaml").read_text(encoding="utf8").replace("\nbeta: 0.1", "\nbeta: 0.7"))
+    text = (PRESETS / "mini.yaml").read_text(encoding="utf8")
+    path.write_text(re.sub(r"^beta: \S+", "beta: 0.7", text, flags=re.MULTILINE), encoding="utf8")
     assert load_config(str(path)) == load_config("mini", beta=0.7)
 
 
