@@ -1,6 +1,6 @@
 """Presets: § 3 of the paper as flat YAML files, read into one frozen, validated `Config`."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from inspect import formatannotation
 from math import inf
 from pathlib import Path
@@ -171,15 +171,6 @@ def read_yaml(text: str, where: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
-
-
-def with_changes(config: Config, **changes: Any) -> Config:
-    """A copy with other values, validated anew."""
-    return replace(config, **changes)
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    return asdict(config)
 
 
 def _check_keys(values: dict[str, Any], where: str) -> None:

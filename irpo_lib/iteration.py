@@ -70,7 +70,9 @@ class Experiment:
         inputs = {"model": self._model_hash(iteration - 1), "problems": problems_hash(problems)}
 
         def work(folder: Path) -> dict[str, Any]:
-            return self._sample(folder, iteration - 1, problems, c.samples, temperature, f"generate/{iteration}")
+            self._sample(folder, iteration - 1, problems, c.samples, temperature, f"generate/{iteration}")
+            completions = read_records(shards(folder), Completion)
+            return {"completions": len(completions), "new_tokens": sum(len(x.token_ids) for x in completions)}
 
         return run_stage(self.folder(iteration, "generate"), settings, inputs, work)
 
@@ -212,14 +214,14 @@ class Experiment:
     # --- how the stages do their work ---
 
     def _sample(self, folder: Path, iteration: int, problems: list[Problem], n: int, temperature: float, what: str,
-                weights: str | None = None) -> dict[str, Any]:  # fmt: skip
+                weights: str | None = None) -> None:  # fmt: skip
         """Responses of M_iteration (or of `weights`), written shard by shard; shards that are there are kept."""
         from irpo_lib.generation import generate
         from irpo_lib.models import encode_prompt, load_model, load_tokenizer
 
         c = self.config
         folder.mkdir(exist_ok=True)
-        tokenizer, model, tokens = load_tokenizer(self.model(iteration)), None, 0
+        tokenizer, model = load_tokenizer(self.model(iteration)), None
         starts = range(0, len(problems), c.problems_per_shard)
         with Progress(len(problems), what) as progress:
             for number, start in enumerate(starts):
@@ -240,9 +242,7 @@ class Experiment:
                     for k, p in enumerate(part)
                     for i, s in enumerate(drawn[k])
                 ]
-                tokens += sum(len(r.token_ids) for r in records)
                 write_records(path, records)
-        return {"completions": len(problems) * n, "new_tokens": tokens}
 
     def _rewarded(self, completions: Sequence[Completion], problems: Sequence[Problem]) -> list[Completion]:
         by_id = {p.id: p for p in problems}

@@ -41,10 +41,13 @@ def load_model(name: str, dtype: str) -> PreTrainedModel:
     path = _existing(name)
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path}: no model can be loaded from it ({_first_sentence(error)})") from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+    model, missing = loaded[0], loaded[1]["missing_keys"]
+    if missing:  # transformers would fill them with random numbers
+        raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:

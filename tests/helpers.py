@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
-from irpo_lib.config import Config, to_dict
+from irpo_lib.config import Config
 from irpo_lib.logprobs import score
 from irpo_lib.records import PreferencePair
 from irpo_lib.training import ScoredPair
@@ -49,7 +50,7 @@ def with_reference(model, pairs: list[ScoredPair], noise: float = 0.0) -> list[S
 
 def kill_stage(stage: str, config: Config, run_dir: Path, reached: Callable[[], bool]) -> None:
     """Runs a stage of iteration 1 in a new process and sends it SIGKILL as soon as `reached()`."""
-    command = [sys.executable, "-c", RUN_STAGE, stage, json.dumps(to_dict(config)), str(run_dir)]
+    command = [sys.executable, "-c", RUN_STAGE, stage, json.dumps(asdict(config)), str(run_dir)]
     with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while not reached():

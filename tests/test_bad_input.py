@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from helpers import RUN_STAGE
 
 import irpo_lib.tasks
 from irpo_lib.cli import main
-from irpo_lib.config import DATA, PRESETS, load_config, to_dict, with_changes
+from irpo_lib.config import DATA, PRESETS, load_config
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.models import load_model, load_tokenizer
@@ -247,6 +248,18 @@ def test_broken_model_folders(tiny_model, tmp_path, file, content, what):
     assert "\n" not in str(error.value)
 
 
+def test_weights_that_lack_a_tensor(tiny_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lack 1 tensors"):
+        load_model(str(folder), "float32")
+
+
 def test_a_seed_model_is_never_overwritten(tmp_path, capfd):
     assert main(["make-seed-model", "--out", str(tmp_path)]) == 1
     assert f"{tmp_path} exists already" in one_sentence(capfd.readouterr().err)
@@ -268,7 +281,7 @@ def test_a_tokenizer_without_eos(tiny_model, tmp_path):
 def test_a_second_run_with_other_settings_names_them(small_config, tmp_path):
     Experiment(small_config, tmp_path).reward(1)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    other = Experiment(with_changes(small_config, samples=5, top_p=0.9, beta=0.7), tmp_path)
+    other = Experiment(replace(small_config, samples=5, top_p=0.9, beta=0.7), tmp_path)
     with pytest.raises(UserError) as error:
         other.reward(1)
     message = str(error.value)
@@ -277,7 +290,7 @@ def test_a_second_run_with_other_settings_names_them(small_config, tmp_path):
     assert "beta" not in message, "generation does not depend on beta"
     assert "\n" not in message
     with pytest.raises(UserError, match="problems"):
-        Experiment(with_changes(small_config, train_problems=11), tmp_path).generate(1)
+        Experiment(replace(small_config, train_problems=11), tmp_path).generate(1)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
@@ -286,21 +299,21 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing(small_config, tiny_model, 
     shutil.copytree(tiny_model, folder)
     (folder / "model.safetensors").write_bytes(b"x")
     with pytest.raises(UserError, match="no model can be loaded"):
-        Experiment(with_changes(small_config, model=str(folder)), tmp_path / "run").generate(1)
+        Experiment(replace(small_config, model=str(folder)), tmp_path / "run").generate(1)
     assert [p for p in (tmp_path / "run").rglob("*") if p.name != "iteration-1"] == []
     Experiment(small_config, tmp_path / "run").generate(1)
 
 
 def test_held_out_problems_that_leave_none(small_config, tmp_path):
-    config = with_changes(small_config, select_checkpoint=True, held_out=12)
+    config = replace(small_config, select_checkpoint=True, held_out=12)
     with pytest.raises(UserError, match="held_out=12 leaves none of the 12 training problems"):
         Experiment(config, tmp_path).select(1)
 
 
 def test_two_processes_on_one_stage(small_config, tmp_path):
-    config = with_changes(small_config, train_problems=400, problems_per_shard=4, samples=8, max_new_tokens=60)
+    config = replace(small_config, train_problems=400, problems_per_shard=4, samples=8, max_new_tokens=60)
     partial = tmp_path / "iteration-1" / "generate.partial"
-    command = [sys.executable, "-c", RUN_STAGE, "generate", json.dumps(to_dict(config)), str(tmp_path)]
+    command = [sys.executable, "-c", RUN_STAGE, "generate", json.dumps(asdict(config)), str(tmp_path)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as first:
         try:

@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import kill_stage
 
-from irpo_lib.config import with_changes
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.store import read_json, run_stage, stage_hash, write_json
@@ -60,7 +60,7 @@ def stage_files(run_dir: Path) -> set[str]:
 
 
 def test_a_killed_generation_goes_on_and_gives_the_same(small_config, tmp_path):
-    config = with_changes(small_config, train_problems=200, problems_per_shard=4)
+    config = replace(small_config, train_problems=200, problems_per_shard=4)
     whole, killed = Experiment(config, tmp_path / "whole"), Experiment(config, tmp_path / "killed")
     partial = tmp_path / "killed/iteration-1/generate.partial"
 
@@ -76,7 +76,7 @@ def test_a_killed_generation_goes_on_and_gives_the_same(small_config, tmp_path):
 
 
 def test_a_killed_pairing_goes_on_and_gives_the_same(small_config, tmp_path):
-    config = with_changes(small_config, train_problems=40, pairs_per_problem=500)
+    config = replace(small_config, train_problems=40, pairs_per_problem=500)
     whole = Experiment(config, tmp_path / "whole")
     whole.reward(1)
     shutil.copytree(whole.run_dir, tmp_path / "killed")
@@ -91,18 +91,18 @@ def test_a_killed_pairing_goes_on_and_gives_the_same(small_config, tmp_path):
 
 
 def test_a_killed_stage_is_not_finished_with_other_settings(small_config, tmp_path):
-    config = with_changes(small_config, train_problems=200, problems_per_shard=4)
+    config = replace(small_config, train_problems=200, problems_per_shard=4)
     partial = tmp_path / "iteration-1/generate.partial"
     kill_stage("generate", config, tmp_path, lambda: any(partial.glob("shard-*.parquet")))
     with pytest.raises(UserError, match="top_p"):
-        Experiment(with_changes(config, top_p=0.5), tmp_path).generate(1)
+        Experiment(replace(config, top_p=0.5), tmp_path).generate(1)
 
 
 # --- a full disk ---
 
 
 def test_generation_on_a_full_disk(small_config, small_disk, tmp_path):
-    config = with_changes(small_config, train_problems=60, problems_per_shard=4)
+    config = replace(small_config, train_problems=60, problems_per_shard=4)
     experiment = Experiment(config, small_disk / "run")
     ballast = fill(small_disk, left=40_000)
     with pytest.raises(OSError, match="No space left") as error:
@@ -120,7 +120,7 @@ def test_generation_on_a_full_disk(small_config, small_disk, tmp_path):
 @pytest.mark.parametrize("engine", ["irpo", "trl"])
 def test_training_on_a_full_disk(small_config, small_disk, tmp_path, engine):
     """Weights and optimizer states are written by other libraries, whose errors say nothing of a disk."""
-    config = with_changes(small_config, training_engine=engine)
+    config = replace(small_config, training_engine=engine)
     roomy = Experiment(config, tmp_path / "roomy")
     roomy.reference(1)
     shutil.copytree(roomy.run_dir, small_disk / "run")

@@ -3,13 +3,13 @@
 import copy
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers import random_pairs, with_reference
 from transformers import TrainerCallback
 
-from irpo_lib.config import with_changes
 from irpo_lib.logprobs import make_batch, score, sequence_logps, token_logps
 from irpo_lib.loss import irpo_loss
 from irpo_lib.models import load_model
@@ -73,7 +73,7 @@ class KeepGradients(TrainerCallback):
 
 def one_step(model, pairs, config, folder, micro_batch_size=8, padding=0) -> tuple[float, torch.Tensor]:
     """Loss and gradient of one global batch of eight pairs, through the trainer."""
-    config = with_changes(config, batch_size=8, micro_batch_size=micro_batch_size)
+    config = replace(config, batch_size=8, micro_batch_size=micro_batch_size)
     settings = arguments(config, 1, 0, folder, False) | {"max_grad_norm": 0, "save_strategy": "no"}
     trainer = irpo_trainer(copy.deepcopy(model), None, pairs, config, settings)
     assert isinstance(trainer, IRPOTrainer)
@@ -146,7 +146,7 @@ def test_nll_is_the_mean_of_each_sequences_mean():
 def test_loss_and_gradient_of_a_step_equal_the_token_loop(
     model, exact_model, pairs, small_config, tmp_path, alpha, dpo_weight
 ):
-    config = with_changes(small_config, alpha=alpha, dpo_weight=dpo_weight)
+    config = replace(small_config, alpha=alpha, dpo_weight=dpo_weight)
     loss, gradient = one_step(model, pairs, config, tmp_path, micro_batch_size=2)
     exact_model.zero_grad()
     expected = naive_equation_1(exact_model, pairs, config.beta, alpha, dpo_weight)

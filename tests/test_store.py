@@ -6,11 +6,12 @@ import os
 import random
 import re
 import sys
+from dataclasses import asdict, replace
 
 import pytest
 import yaml
 
-from irpo_lib.config import PRESETS, Config, load_config, parse_overrides, to_dict, with_changes
+from irpo_lib.config import PRESETS, Config, load_config, parse_overrides
 from irpo_lib.errors import UserError
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.store import (
@@ -189,9 +190,9 @@ def test_presets_hold_for_all_their_tasks(preset):
         assert config.task == task
         assert len(config.temperatures) == config.iterations
         for key, value in own.items():
-            assert json.loads(json.dumps(to_dict(config)[key])) == value
+            assert json.loads(json.dumps(asdict(config)[key])) == value
         text = (PRESETS / f"{preset}.yaml").read_text(encoding="utf8")
-        assert all(f"\n{key}:" in text for key in to_dict(config)), "every key stands in the preset"
+        assert all(f"\n{key}:" in text for key in asdict(config)), "every key stands in the preset"
 
 
 def test_overrides_get_the_type_of_their_key():
@@ -213,10 +214,10 @@ def test_later_settings_win():
     base = load_config("mini", "arc-mini")
     assert base.gold_in_winners is False, "the task has no gold solutions"
     config = load_config("mini", "arc-mini", gold_in_winners=True)
-    assert config == with_changes(base, gold_in_winners=True)
+    assert config == replace(base, gold_in_winners=True)
     assert load_config("mini", task="arc-mini") == base
     assert load_config("mini", "gsm8k-mini", **parse_overrides(["task=arc-mini"])) == base
-    assert load_config("mini", **to_dict(config)) == config, "a config makes itself again"
+    assert load_config("mini", **asdict(config)) == config, "a config makes itself again"
 
 
 def test_a_preset_of_ones_own(tmp_path):
@@ -231,6 +232,6 @@ def test_a_config_cannot_be_changed_or_made_wrong():
     with pytest.raises(AttributeError):
         config.beta = 0.3
     with pytest.raises(UserError, match="beta=-1 cannot be"):
-        with_changes(config, beta=-1)
-    assert math.isclose(with_changes(config, beta=0.3).beta, 0.3)
+        replace(config, beta=-1)
+    assert math.isclose(replace(config, beta=0.3).beta, 0.3)
     assert isinstance(config, Config)

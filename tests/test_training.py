@@ -12,7 +12,6 @@ import torch
 from helpers import kill_stage, random_pairs, with_reference
 
 from irpo_lib import training, training_trl
-from irpo_lib.config import with_changes
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment, shards
 from irpo_lib.models import load_model, load_tokenizer
@@ -35,7 +34,7 @@ def _one_thread():
 
 @pytest.fixture
 def config(small_config):
-    return with_changes(small_config, learning_rate=1e-3, batch_size=4, micro_batch_size=1, max_steps=20)
+    return replace(small_config, learning_rate=1e-3, batch_size=4, micro_batch_size=1, max_steps=20)
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def column(log, name: str) -> list[float]:
 
 @pytest.mark.parametrize(("alpha", "dpo_weight"), [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.5, 2.0)])
 def test_engines_agree_at_micro_batches_of_one(config, pairs, tmp_path, alpha, dpo_weight):
-    config = with_changes(config, alpha=alpha, dpo_weight=dpo_weight)
+    config = replace(config, alpha=alpha, dpo_weight=dpo_weight)
     ours, theirs = (train(e, config, pairs, tmp_path / e) for e in ENGINES)
     assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, 21))
     assert column(ours, "loss") == pytest.approx(column(theirs, "loss"), abs=1e-4)
@@ -87,7 +86,7 @@ def test_engines_agree_at_micro_batches_of_one(config, pairs, tmp_path, alpha, d
 def test_trl_takes_the_mean_over_tokens_in_larger_micro_batches(config, pairs, tmp_path):
     """The first step's loss is that of the untrained model: ours is the same as before, TRL's is not."""
     single = train("irpo", config, pairs, tmp_path / "single")
-    ours, theirs = (train(e, with_changes(config, micro_batch_size=4), pairs, tmp_path / e) for e in ENGINES)
+    ours, theirs = (train(e, replace(config, micro_batch_size=4), pairs, tmp_path / e) for e in ENGINES)
     assert column(ours, "loss") == pytest.approx(column(single, "loss"), abs=1e-4)
     assert abs(theirs[0]["loss"] - single[0]["loss"]) > 1e-3
     first = [pairs[i].pair for i in training_order(30, 4, 7)]
@@ -101,7 +100,7 @@ def test_trl_takes_the_mean_over_tokens_in_larger_micro_batches(config, pairs, t
 
 def test_trl_gets_the_same_tokens(config, pairs, tmp_path):
     """Every row of the batches that TRL trains on is prompt + response, with nothing added or cut."""
-    long = with_changes(config, max_length=8)
+    long = replace(config, max_length=8)
     settings = training.arguments(long, 5, 7, tmp_path, False)
     model, tokenizer = load_model(config.model, "float32"), load_tokenizer(config.model)
     trainer = training_trl.trl_trainer(model, tokenizer, pairs[:20], long, settings)
@@ -142,7 +141,7 @@ def test_the_first_line_of_the_log_has_margin_0_and_ln_2(config, pairs, tmp_path
 
 
 def test_a_killed_training_resumes_bit_by_bit(small_config, tmp_path):
-    config = with_changes(small_config, max_steps=150, checkpoint_every=10, learning_rate=1e-3)
+    config = replace(small_config, max_steps=150, checkpoint_every=10, learning_rate=1e-3)
     whole = Experiment(config, tmp_path / "whole")
     whole.reference(1)
     shutil.copytree(whole.run_dir, tmp_path / "killed")
@@ -165,7 +164,7 @@ def test_a_killed_training_resumes_bit_by_bit(small_config, tmp_path):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_checkpoint_that_was_cut_off_is_ignored(config, pairs, tmp_path, engine):
-    config = with_changes(config, checkpoint_every=5)
+    config = replace(config, checkpoint_every=5)
     log = train(engine, config, pairs, tmp_path / "whole", keep_checkpoints=True)
     made, left = tmp_path / "whole/checkpoints", tmp_path / "cut/checkpoints"
     assert newest_complete_checkpoint(made).name == "checkpoint-20"
@@ -247,7 +246,7 @@ def make_selection(tmp_path_factory):
 
     def make(small_config):
         if not found:
-            config = with_changes(
+            config = replace(
                 small_config, select_checkpoint=True, held_out=4, checkpoint_every=10, max_steps=60,
                 learning_rate=3e-3, alpha=3.0,
             )  # fmt: skip
@@ -284,6 +283,6 @@ def test_held_out_problems_are_trained_on_only_after_the_choice(small_config, ma
 
 
 def test_holding_out_everything_is_an_error(small_config, tmp_path):
-    config = with_changes(small_config, select_checkpoint=True, held_out=12)
+    config = replace(small_config, select_checkpoint=True, held_out=12)
     with pytest.raises(UserError, match="held_out=12 leaves none of the 12 training problems"):
         Experiment(config, tmp_path).train(1)
