@@ -46,6 +46,18 @@ def run(args: argparse.Namespace) -> None:
     run_notebooks(args.preset, config.task, run_dir, config.seed, overrides)
 
 
+def reproduce(args: argparse.Namespace) -> None:
+    from irpo_lib.config import load_config, parse_overrides
+
+    overrides = parse_overrides(args.set)
+    for task in args.tasks:
+        load_config(args.preset, task, **overrides)
+    from irpo_lib.reproduce import reproduce as run_grid
+
+    run_grid(args.preset, args.tasks, range(args.seeds), Path(args.out), overrides)
+    report(argparse.Namespace(runs=[args.out], out=str(Path(args.out) / "results")))
+
+
 def status(args: argparse.Namespace) -> None:
     from irpo_lib.figures import status_table
 

@@ -36,10 +36,13 @@ class Config:
     gold_in_winners: bool
     max_length: int
     max_pairs: int
+    replay: bool
     # Equation 1 and its optimisation
     beta: float
     alpha: float
     dpo_weight: float
+    nll_mean: str
+    reference_model: str
     learning_rate: float
     warmup_steps: int
     batch_size: int
@@ -49,6 +52,9 @@ class Config:
     select_checkpoint: bool
     held_out: int
     training_engine: str
+    # Figures 2-4, diagnostics
+    probe_every: int
+    probe_pairs: int
     # § 3, evaluation
     test_problems: int | None
     majority_samples: int
@@ -73,6 +79,13 @@ class Config:
             )
         if self.alpha == 0 and self.dpo_weight == 0:
             raise UserError("alpha=0 with dpo_weight=0 leaves no loss: set one of them above 0")
+        if any(not 0 <= t <= self.iterations for t in self.majority_iterations):
+            raise UserError(
+                f"majority_iterations={list(self.majority_iterations)} names a model that iterations={self.iterations} "
+                f"does not make: give numbers from 0 (M0) to {self.iterations}"
+            )
+        if self.training_engine == "trl" and self.nll_mean == "sum":
+            raise UserError("nll_mean=sum needs training_engine=irpo: TRL's NLL term is a mean over tokens")
         if self.select_checkpoint and not self.held_out:
             raise UserError("select_checkpoint=true needs held_out above 0: problems to choose the checkpoint on")
         if self.select_checkpoint and self.checkpoint_every > self.max_steps:
@@ -95,6 +108,10 @@ _RULES = {
     "dtype": _one_of("float32", "bfloat16", "float16"),
     "engine": _one_of("transformers"),
     "training_engine": _one_of("irpo", "trl"),
+    "nll_mean": _one_of("sequence", "batch", "sum"),
+    "reference_model": _one_of("previous", "seed"),
+    "probe_every": _NOT_NEGATIVE,
+    "probe_pairs": _COUNT,
     "iterations": _COUNT,
     "samples": _COUNT,
     "temperatures": ((lambda v: all(0 < t < inf for t in v)), "above 0 and finite each"),

@@ -41,13 +41,18 @@ def greedy_accuracy(completions: Sequence[Completion]) -> Accuracy:
     return _accuracy(right, len(completions), completions)
 
 
-def majority_accuracy(completions: Sequence[Completion], problems: Sequence[Problem], task: Task) -> Accuracy:
-    """Of rewarded samples, the same number for each problem; see `rewards.majority_vote` for ties."""
+def majority_answers(completions: Sequence[Completion], problems: Sequence[Problem]) -> dict[str, str | None]:
+    """problem id → the answer that most of its samples gave; see `rewards.majority_vote` for ties."""
     answers: dict[str, list[str | None]] = {p.id: [] for p in problems}
     for completion in sorted(completions, key=lambda c: c.index):
         answers[completion.problem_id].append(completion.answer)
-    right = sum(task.is_correct(majority_vote(answers[p.id]), p) for p in problems)
-    return _accuracy(right, len(problems), completions)
+    return {i: majority_vote(given) for i, given in answers.items()}
+
+
+def majority_accuracy(completions: Sequence[Completion], problems: Sequence[Problem], task: Task) -> Accuracy:
+    """Of rewarded samples, the same number for each problem."""
+    votes = majority_answers(completions, problems)
+    return _accuracy(sum(task.is_correct(votes[p.id], p) for p in problems), len(problems), completions)
 
 
 def sampled_accuracy(completions: Sequence[Completion]) -> float:

@@ -92,6 +92,7 @@ def reference_logps(model: PreTrainedModel, pairs: Sequence[PreferencePair]) -> 
         response_key(pair.prompt_ids, response): (pair.prompt_ids, response)
         for pair in pairs
         for response in (pair.chosen_ids, pair.rejected_ids)
+        if response
     }
     keys, logps = list(distinct), {}
     with Progress(len(keys), "reference", "responses") as progress:

@@ -77,3 +77,15 @@ def build_pairs(
         pairs = [pairs[i] for i in kept]
     gold = sum(p.chosen_source == "gold" for p in pairs)
     return pairs, PairCounts(problems=len(groups), gold_winners=gold, over_cap=over_cap, pairs=len(pairs), **counts)
+
+
+def gold_pairs(
+    completions: Sequence[Completion], gold_ids: Mapping[str, list[int]], max_length: int
+) -> list[PreferencePair]:
+    """(x, gold solution) of each sampled problem that has one, with nothing rejected: the data of SFT on gold."""
+    prompts = {c.problem_id: c.prompt_ids for c in completions}
+    return [
+        PreferencePair(problem_id, 0, prompt, gold_ids[problem_id], [], "gold")
+        for problem_id, prompt in prompts.items()
+        if problem_id in gold_ids and len(prompt) + len(gold_ids[problem_id]) <= max_length
+    ]

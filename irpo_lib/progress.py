@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -11,14 +13,29 @@ EVERY = 20.0
 LEFT = " s left"
 
 
+_quiet = False
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it, work that is a part of something larger shows no progress of its own."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
 class Progress:
     """Counts work that is done: `with Progress(total, "generate") as p: p.add(3)`."""
 
     def __init__(self, total: int, what: str, unit: str = "problems"):
         self.total, self.what, self.unit = total, what, unit
         self.done = 0
-        self.terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=what, unit=" " + unit, leave=False) if self.terminal else None
+        self.quiet = _quiet
+        shown = sys.stderr.isatty() and not self.quiet
+        self.bar = tqdm(total=total, desc=what, unit=" " + unit, leave=False) if shown else None
         self.started = self.said = time.monotonic()
         self.resumed = 0
 
@@ -44,7 +61,7 @@ class Progress:
             return
         now = time.monotonic()
         fresh = self.done - self.resumed
-        if now - self.said >= EVERY and fresh > 0 and self.done < self.total:
+        if not self.quiet and now - self.said >= EVERY and fresh > 0 and self.done < self.total:
             left = (now - self.started) / fresh * (self.total - self.done)
             print(f"{self.what}: {self.done} of {self.total} {self.unit}, about {left:.0f}{LEFT}", flush=True)
             self.said = now

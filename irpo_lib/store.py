@@ -73,7 +73,7 @@ def run_stage(
             "counts": counts,
             "seconds": round(time.time() - started, 1),
             "outputs": {str(p.relative_to(partial)): hash_file(p) for p in _files(partial)},
-            "versions": _versions(),
+            "versions": library_versions(),
             "device": f"{platform.machine()}, {os.cpu_count()} cores",
         }
         write_json(partial / MANIFEST, manifest)
@@ -206,7 +206,8 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Of Python and of the libraries that results depend on."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

@@ -27,6 +27,7 @@ from irpo_lib.config import Config
 from irpo_lib.errors import UserError
 from irpo_lib.logprobs import Batch, make_batch, sequence_logps
 from irpo_lib.loss import PairLosses, irpo_loss
+from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
 from irpo_lib.progress import Progress
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import full_disk_named, remove, replace_file
@@ -71,9 +72,13 @@ def collate(examples: Sequence[ScoredPair]) -> dict[str, torch.Tensor]:
 
 
 def pair_losses(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], beta: float, alpha: float, dpo_weight: float
-) -> PairLosses:
-    """Equation 1 for each pair of a collated batch; without a DPO term the rejected responses are not scored."""
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], beta: float, alpha: float, dpo_weight: float,
+    nll_length: float | None = None,
+) -> PairLosses:  # fmt: skip
+    """Equation 1 for each pair of a collated batch; without a DPO term the rejected responses are not scored.
+
+    `nll_length` divides the NLL term in place of each response's own length.
+    """
     b = len(inputs["reference_chosen_logps"])
     rows = slice(None) if dpo_weight else slice(0, b)
     batch = Batch(inputs["input_ids"][rows], inputs["response_mask"][rows])
@@ -84,7 +89,7 @@ def pair_losses(
         rejected,
         inputs["reference_chosen_logps"],
         inputs["reference_rejected_logps"],
-        batch.lengths[:b],
+        batch.lengths[:b] if nll_length is None else torch.full_like(chosen, nll_length),
         beta,
         alpha,
         dpo_weight,
@@ -94,9 +99,11 @@ def pair_losses(
 class IRPOTrainer(Trainer):
     """`transformers.Trainer` with Equation 1; the dataset's order is the training order."""
 
-    def __init__(self, *args, beta: float, alpha: float, dpo_weight: float, **kwargs):
+    def __init__(self, *args, beta: float, alpha: float, dpo_weight: float, nll_mean: str = "sequence", **kwargs):
         super().__init__(*args, **kwargs)
         self.weights = (beta, alpha, dpo_weight)
+        self.nll_mean = nll_mean
+        self.nll_length = 1.0 if nll_mean == "sum" else None
         self.loss_is_scaled_for_ga = True
         self.sums: dict[str, float] = {}
 
@@ -106,11 +113,15 @@ class IRPOTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Counts the pairs of the global batch, where Trainer would count label tokens."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        pairs = torch.tensor(sum(len(b["reference_chosen_logps"]) for b in batches), device=device)
-        return batches, self.accelerator.gather(pairs).sum()
+        rows = [len(b["reference_chosen_logps"]) for b in batches]
+        pairs = self.accelerator.gather(torch.tensor(sum(rows), device=device)).sum()
+        if self.nll_mean == "batch":
+            tokens = sum(int(b["response_mask"][:n].sum()) for b, n in zip(batches, rows, strict=True))
+            self.nll_length = (self.accelerator.gather(torch.tensor(tokens, device=device)).sum() / pairs).item()
+        return batches, pairs
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        losses = pair_losses(model, inputs, *self.weights)
+        losses = pair_losses(model, inputs, *self.weights, self.nll_length)
         self._count(losses)
         # DDP and FSDP average gradients over the ranks; Equation 1's batch is all of them.
         loss = losses.loss.sum() / num_items_in_batch * self.accelerator.num_processes
@@ -193,6 +204,7 @@ def irpo_trainer(model, tokenizer, dataset: list[ScoredPair], config: Config, se
         beta=config.beta,
         alpha=config.alpha,
         dpo_weight=config.dpo_weight,
+        nll_mean=config.nll_mean,
     )
 
 
@@ -205,11 +217,13 @@ def train(
     seed: int,
     folder: Path,
     keep_checkpoints: bool = False,
+    followed: Sequence[ProbeItem] = (),
     make_trainer: Callable[..., Trainer] = irpo_trainer,
 ) -> dict[str, Any]:
     """Trains a model in place and writes `folder/model` and `folder/log.csv`; goes on where a killed run stopped.
 
     `make_trainer` is what the engines differ in; the pairs, their order and the settings are the same for all.
+    `followed` are responses whose log-probs are looked at on the way (`probe`).
 
     Returns:
         The counts of the stage: pairs, steps, last loss.
@@ -219,12 +233,14 @@ def train(
     checkpoints = folder / "checkpoints"
     last = newest_complete_checkpoint(checkpoints)
     model.config.use_cache = False
-    if last is None:
+    if last is None and config.reference_model == "previous":
         check_step_zero(model, dataset[: config.micro_batch_size], config)
     settings = arguments(config, steps, seed, checkpoints, keep_checkpoints)
     trainer = make_trainer(model, tokenizer, dataset, config, settings)
     trainer.add_callback(MarkComplete())
     trainer.add_callback(ShowProgress())
+    if followed:
+        trainer.add_callback(LogProbe(followed, config.probe_every, folder))
     trainer.remove_callback(PrinterCallback)
     with full_disk_named(folder):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -232,6 +248,8 @@ def train(
         write_model(model, tokenizer, folder / "model")
     log = [row for row in trainer.state.log_history if "loss" in row]
     write_log(folder / "log.csv", log)
+    if followed:
+        write_probe_tables(folder, config.beta)
     if not keep_checkpoints:
         remove(checkpoints)
     return {"pairs": len(pairs), "steps": steps, "loss": round(log[-1]["loss"], 4)}

@@ -15,6 +15,7 @@ from trl import DPOConfig, DPOTrainer
 
 from irpo_lib import training
 from irpo_lib.config import Config
+from irpo_lib.probe import ProbeItem
 from irpo_lib.training import ScoredPair
 
 #: TRL's names of what this project's log has too.
@@ -50,9 +51,10 @@ def train(
     seed: int,
     folder: Path,
     keep_checkpoints: bool = False,
+    followed: Sequence[ProbeItem] = (),
 ) -> dict[str, Any]:
     """As `training.train`, with TRL's trainer and TRL's loss."""
-    return training.train(model, tokenizer, pairs, config, steps, seed, folder, keep_checkpoints, trl_trainer)
+    return training.train(model, tokenizer, pairs, config, steps, seed, folder, keep_checkpoints, followed, trl_trainer)
 
 
 def trl_trainer(model, tokenizer, dataset: list[ScoredPair], config: Config, settings: dict[str, Any]) -> Trainer:

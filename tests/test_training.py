@@ -11,9 +11,9 @@ import pytest
 import torch
 from helpers import kill_stage, random_pairs, with_reference
 
-from irpo_lib import training, training_trl
+from irpo_lib import stages, training, training_trl
 from irpo_lib.errors import UserError
-from irpo_lib.iteration import Experiment, shards
+from irpo_lib.iteration import Experiment
 from irpo_lib.models import load_model, load_tokenizer
 from irpo_lib.records import Completion, Problem
 from irpo_lib.rewards import reward
@@ -229,15 +229,9 @@ def test_no_pair_is_an_error():
 class OneAnswer(Experiment):
     """All problems have the same short solution, which even the tiny model learns within some steps."""
 
-    trained_on: tuple[set[str], ...] = ()
-
     def train_problems(self):
         solution = "It is 3.\nFinal answer: 3"
         return [Problem(f"p{i}", f"What is {i}?", "3", solution) for i in range(self.config.train_problems)]
-
-    def _train(self, folder, iteration, pairs, steps, keep_checkpoints=False):
-        self.trained_on += ({p.pair.problem_id for p in pairs},)
-        return super()._train(folder, iteration, pairs, steps, keep_checkpoints)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +245,16 @@ def make_selection(tmp_path_factory):
                 learning_rate=3e-3, alpha=3.0,
             )  # fmt: skip
             found["it"] = OneAnswer(config, tmp_path_factory.mktemp("selection"))
-            found["it"].train(1)
+            found["it"].trained_on = []
+            run_training = stages.run_training
+
+            def noted(folder, config, pairs, *args, **kwargs):
+                found["it"].trained_on.append({p.pair.problem_id for p in pairs})
+                return run_training(folder, config, pairs, *args, **kwargs)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(stages, "run_training", noted)
+                found["it"].train(1)
         return found["it"]
 
     return make
@@ -263,7 +266,7 @@ def test_the_chosen_step_has_the_best_held_out_accuracy(small_config, make_selec
     problems = {p.id: p for p in experiment.train_problems()}
     accuracies = {}
     for step in (10, 20, 30, 40, 50, 60):
-        answers = read_records(shards(folder / f"greedy-{step}"), Completion)
+        answers = read_records(stages.shards(folder / f"greedy-{step}"), Completion)
         assert [a.problem_id for a in answers] == ["p8", "p9", "p10", "p11"]
         rewards = [reward(a, problems[a.problem_id], experiment.task).reward for a in answers]
         accuracies[step] = sum(rewards) / len(rewards)

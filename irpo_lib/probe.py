@@ -1,0 +1,131 @@
+"""What happens to log-probabilities during training: Figures 2, 3 and 4.
+
+The same few pairs are scored every so many steps by the code that scores the loss. `probe.parquet` keeps every value,
+`probe.csv` the means with their spread. Looking changes nothing: the same weights come out with and without it.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedModel, TrainerCallback
+
+from irpo_lib.logprobs import score
+from irpo_lib.records import PreferencePair
+from irpo_lib.store import replace_file
+
+#: The columns of probe.parquet that probe.csv has the means of.
+MEASURES = ("chosen_logps", "rejected_logps", "gold_logps", "chosen_token_logps", "rejected_token_logps",
+            "gold_token_logps", "margins", "dpo", "nll")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProbeItem:
+    """A pair to be followed, with its problem's gold solution where it has one."""
+
+    problem_id: str
+    k: int
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    gold_ids: list[int] | None
+
+
+def choose_probe(pairs: Sequence[PreferencePair], gold: Mapping[str, list[int]], n: int, seed: int) -> list[ProbeItem]:
+    """At most n pairs, one a problem, at random, of those whose winner the model sampled itself."""
+    first: dict[str, PreferencePair] = {}
+    for pair in pairs:
+        if pair.chosen_source == "model":
+            first.setdefault(pair.problem_id, pair)
+    some = random.Random(seed).sample(sorted(first), min(n, len(first)))
+    return [
+        ProbeItem(p.problem_id, p.k, p.prompt_ids, p.chosen_ids, p.rejected_ids, gold.get(p.problem_id))
+        for p in (first[i] for i in some)
+    ]
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """One pair at one step: sums of token log-probs in nats (not a number where there is no gold), and lengths."""
+
+    step: int
+    problem_id: str
+    k: int
+    chosen_logps: float
+    rejected_logps: float
+    gold_logps: float
+    chosen_length: int
+    rejected_length: int
+    gold_length: int
+
+
+def look(model: PreTrainedModel, items: Sequence[ProbeItem], step: int) -> list[ProbeRow]:
+    """The log-probs of all responses of the items under a model."""
+    responses = [(i.prompt_ids, r) for i in items for r in (i.chosen_ids, i.rejected_ids, i.gold_ids) if r]
+    logps = dict(score(model, responses))
+    values = iter(logps[i] for i in range(len(responses)))
+    return [
+        ProbeRow(
+            step, i.problem_id, i.k, next(values), next(values), next(values) if i.gold_ids else float("nan"),
+            len(i.chosen_ids), len(i.rejected_ids), len(i.gold_ids or ()),
+        )
+        for i in items
+    ]  # fmt: skip
+
+
+class LogProbe(TrainerCallback):
+    """Looks before the first step, then every so many, and after the last; each look is a file that a kill leaves."""
+
+    def __init__(self, items: Sequence[ProbeItem], every: int, folder: Path):
+        self.items, self.every, self.folder = items, every, folder / "probe"
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.folder.mkdir(exist_ok=True)
+        if state.global_step == 0:
+            self._look(model, 0)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._look(model, state.global_step)
+
+    def _look(self, model: PreTrainedModel, step: int) -> None:
+        training = model.training
+        model.eval()
+        rows = pd.DataFrame([asdict(row) for row in look(model, self.items, step)])
+        model.train(training)
+        replace_file(self.folder / f"step-{step:06d}.parquet", partial(rows.to_parquet, index=False))
+
+
+def write_probe_tables(folder: Path, beta: float) -> None:
+    """`probe/step-*.parquet` → `probe.parquet` (every pair at every step) and `probe.csv` (a line a step)."""
+    rows = pd.concat([pd.read_parquet(p) for p in sorted((folder / "probe").glob("step-*.parquet"))])
+    rows = with_parts(rows.reset_index(drop=True), beta)
+    replace_file(folder / "probe.parquet", partial(rows.to_parquet, index=False))
+    summary = summarise(rows)
+    replace_file(folder / "probe.csv", partial(summary.to_csv, index=False, float_format="%.6g"))
+
+
+def with_parts(rows: pd.DataFrame, beta: float) -> pd.DataFrame:
+    """Adds per-token means, margins (β times the change of chosen − rejected since step 0) and Equation 1's parts."""
+    for kind in ("chosen", "rejected", "gold"):
+        rows[f"{kind}_token_logps"] = rows[f"{kind}_logps"] / rows[f"{kind}_length"].where(rows[f"{kind}_length"] > 0)
+    gap = rows.chosen_logps - rows.rejected_logps
+    start = rows.assign(gap=gap)[rows.step == 0].set_index(["problem_id", "k"]).gap
+    before = start.loc[list(zip(rows.problem_id, rows.k, strict=True))].to_numpy()
+    rows["margins"] = beta * (gap - before)
+    rows["dpo"] = np.logaddexp(0, -rows.margins)
+    rows["nll"] = -rows.chosen_token_logps
+    return rows
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over the pairs, at each step."""
+    groups = rows.groupby("step")
+    table: dict[str, pd.Series] = {"pairs": groups.size()}
+    for name in MEASURES:
+        table |= {f"{name}_mean": groups[name].mean(), f"{name}_sd": groups[name].std()}
+    return pd.DataFrame(table).reset_index()

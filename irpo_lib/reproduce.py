@@ -1,0 +1,86 @@
+"""`irpo reproduce`: every row of Tables 1 and 2, every line of Figures 2–4, for several seeds.
+
+A run folder for each task and seed, `OUT/TASK/seed-S`; in each the loop (`iteration`) and the arms (`arms`). Done
+stages are kept, so that a grid that was stopped goes on, and a grid with more seeds adds to one with fewer.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from irpo_lib.arms import arms_of, evaluate_arm, evaluate_on_dev, train_arm, tuning_arms
+from irpo_lib.config import Config, load_config
+from irpo_lib.iteration import Experiment
+from irpo_lib.progress import Progress, quiet
+from irpo_lib.store import library_versions, read_json, write_json
+
+PROVENANCE = "reproduction.json"
+
+
+def reproduce(preset: str, tasks: Sequence[str], seeds: Sequence[int], out: Path, overrides: dict[str, Any]) -> None:
+    """Runs the grid; the tuning of § 3.1 for the first seed only, on the tasks that it was done for.
+
+    Args:
+        preset: As for `load_config`.
+        tasks: Names of tasks.
+        seeds: One run for each task and seed.
+        out: The folder of all runs.
+        overrides: Keys of the config, for all runs.
+    """
+    plan: list[Callable[[], Any]] = []
+    for task in tasks:
+        for seed in seeds:
+            config = load_config(preset, task, **(overrides | {"seed": seed, "task": task}))
+            plan += stages_of(Experiment(config, out / task / f"seed-{seed}"), tune=seed == seeds[0])
+    started = time.time()
+    with Progress(len(plan), "reproduce", "stages") as progress, quiet():
+        for stage in plan:
+            before = time.monotonic()
+            stage()
+            # What an earlier run had done takes no time and says nothing about what is left.
+            (progress.add if time.monotonic() - before > 0.5 else progress.skip)(1)
+    _note(out, preset, tasks, seeds, overrides, time.time() - started)
+
+
+def stages_of(main: Experiment, tune: bool) -> list[Callable[[], Any]]:
+    """The stages of one task and seed in the order of their making; each asks for those before it."""
+    config: Config = main.config
+    plan: list[Callable[[], Any]] = [partial(main.evaluate, 0)]
+    for t in range(1, config.iterations + 1):
+        plan += [partial(stage, t) for stage in (main.generate, main.reference, main.train, main.evaluate)]
+    for arm in arms_of(config):
+        plan += [partial(train_arm, main, arm), partial(evaluate_arm, main, arm)]
+    if tune and config.task.startswith("gsm8k"):
+        plan += [partial(evaluate_on_dev, main, arm) for arm in (None, *tuning_arms(config))]
+    return plan
+
+
+def _note(out: Path, preset: str, tasks, seeds, overrides: dict[str, Any], seconds: float) -> None:
+    """Adds a line on how the results were made: command, seeds, commit, machine."""
+    path = out / PROVENANCE
+    notes = read_json(path) if path.is_file() else []
+    configs = {t: asdict(load_config(preset, t, **(overrides | {"task": t}))) for t in tasks}
+    note = {
+        "command": "irpo " + " ".join(sys.argv[1:]),
+        "seeds": list(seeds),
+        "seconds": round(seconds),
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",
+        "versions": library_versions(),
+        "configs": configs,
+    }
+    write_json(path, [*notes, note])
+
+
+def _commit() -> str:
+    """The commit of this code, with a mark where files were changed since; 'unknown' outside a clone."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,112 @@
+"""What runs have left on disk, as tables, figures and claims read it: outcomes, log-probs, counts. Reads files only."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from irpo_lib.errors import UserError
+from irpo_lib.store import MANIFEST, read_json
+
+#: The column of the paper's tables that a task is compared with.
+PAPER_COLUMN = {"gsm8k-mini": "GSM8K", "arc-mini": "ARC-Challenge", "math-mini": "MATH"}
+ORDER = ("generate", "reward", "pairs", "reference", "select", "train", "evaluate", "evaluate-dev")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run folder of one task and seed.
+
+    A model is named "M0" … "M4" or like an arm's folder ("dpo", "sft-chosen" …).
+    """
+
+    folder: Path
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Of M0's evaluation: task and seed among them."""
+        return read_json(self.folder / "iteration-0" / "evaluate" / MANIFEST)["settings"]
+
+    @property
+    def task(self) -> str:
+        return self.settings["task"]
+
+    @property
+    def seed(self) -> int:
+        return self.settings["seed"]
+
+    def of(self, model: str, stage: str) -> Path:
+        """The folder of a model's stage."""
+        iteration = model[1:]
+        home = f"iteration-{iteration}" if model.startswith("M") and iteration.isdigit() else f"arms/{model}"
+        return self.folder / home / stage
+
+    def has(self, model: str, stage: str = "evaluate") -> bool:
+        return (self.of(model, stage) / MANIFEST).is_file()
+
+    def outcomes(self, model: str, measure: str = "greedy", stage: str = "evaluate") -> pd.Series:
+        """problem id → 1 or 0, of the greedy answer or of the majority vote.
+
+        Raises:
+            UserError: the model was not evaluated so in this run.
+        """
+        path = self.of(model, stage) / f"{measure}.csv"
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: {model} was not evaluated so in this run")
+        return pd.read_csv(path, index_col="problem_id", usecols=["problem_id", "right"])["right"]
+
+    def summary(self, model: str, stage: str = "evaluate") -> dict[str, Any]:
+        return read_json(self.of(model, stage) / "summary.json")
+
+    def counts(self, model: str, stage: str) -> dict[str, Any]:
+        """What a stage counted, as in `irpo status`."""
+        return read_json(self.of(model, stage) / MANIFEST)["counts"]
+
+    def probe(self, model: str) -> pd.DataFrame:
+        """The log-probs of the followed pairs during the training of a model; see `probe`."""
+        path = self.of(model, "train") / "probe.parquet"
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: {model} was not trained here, or with probe_every=0")
+        return pd.read_parquet(path)
+
+    @property
+    def iterations(self) -> int:
+        """How many iterations have been evaluated."""
+        return sum(self.has(f"M{t}") for t in range(1, len(list(self.folder.glob("iteration-*"))) + 1))
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """Run folders: the given ones, or those within them (as `irpo reproduce` lays them out), by task and seed.
+
+    Raises:
+        UserError: a folder is missing, or neither is a run with an evaluated M0 nor holds one.
+    """
+    runs = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} does not exist: give the folder of a run")
+        here = [Run(f) for f in (folder, *sorted(folder.glob("*")), *sorted(folder.glob("*/*"))) if Run(f).has("M0")]
+        if not here:
+            raise UserError(f"{folder} holds no run with an evaluated M0 yet")
+        runs += here
+    return sorted(runs, key=lambda r: (r.task, r.seed))
+
+
+def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """In the order of the paper: GSM8K, ARC, MATH."""
+    order = list(dict.fromkeys([*PAPER_COLUMN, *(r.task for r in runs)]))
+    return {t: [r for r in runs if r.task == t] for t in order if any(r.task == t for r in runs)}
+
+
+def paper_accuracy(task: str, method: str, iteration: int, measure: str, tables: Path) -> float | None:
+    """The paper's accuracy in per cent (Tables 1 and 2), None where it gives none."""
+    with tables.open(encoding="utf8", newline="") as file:
+        for row in csv.DictReader(file):
+            same = (row["task"], row["method"], row["measure"]) == (PAPER_COLUMN.get(task, ""), method, measure)
+            if same and int(row["iteration"]) == iteration:
+                return float(row["accuracy"])
+    return None

@@ -1,0 +1,300 @@
+"""The boxes of Figure 1, each a stage: from folders and settings to one folder, which is there whole or not at all.
+
+Which folders are put together to make an iteration, or a row of Tables 1 and 2, stands in `iteration` and `arms`.
+Every function returns its stage's folder and does nothing when the stage is there already.
+"""
+
+import csv
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from irpo_lib.config import Config
+from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, majority_answers, sampled_accuracy
+from irpo_lib.pairs import build_pairs, gold_pairs
+from irpo_lib.progress import Progress
+from irpo_lib.records import Completion, PreferencePair, Problem
+from irpo_lib.rewards import reward
+from irpo_lib.store import (
+    hash_json,
+    read_json,
+    read_records,
+    remove,
+    replace_file,
+    run_stage,
+    stage_hash,
+    write_json,
+    write_records,
+)
+from irpo_lib.tasks import Task, get_task
+
+#: The part of the config that a training depends on, the number of steps aside.
+TRAINING = ("seed", "dtype", "beta", "alpha", "dpo_weight", "nll_mean", "learning_rate", "warmup_steps", "batch_size",
+            "micro_batch_size", "checkpoint_every", "training_engine", "probe_every", "probe_pairs")  # fmt: skip
+#: The part that sampled responses depend on.
+SAMPLING = ("task", "seed", "dtype", "top_p", "max_new_tokens", "engine", "problems_per_shard")
+
+
+def generate_stage(folder: Path, config: Config, model: str, problems: list[Problem], iteration: int) -> Path:
+    """N samples of the model for each problem."""
+    temperature = config.temperatures[iteration - 1]
+    settings = config.only(*SAMPLING, "samples") | {"iteration": iteration, "temperature": temperature}
+
+    def work(folder: Path) -> dict[str, Any]:
+        sample(folder, config, model, problems, config.samples, temperature, f"generate/{iteration}")
+        completions = read_records(shards(folder), Completion)
+        return {"completions": len(completions), "new_tokens": sum(len(x.token_ids) for x in completions)}
+
+    return run_stage(folder, settings, _inputs(model, problems=problems), work)
+
+
+def reward_stage(folder: Path, config: Config, generated: Path, problems: list[Problem]) -> Path:
+    """Each completion's final answer and whether it is right."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        completions = rewarded(read_records(shards(generated), Completion), problems, get_task(config.task))
+        write_records(folder / "completions.parquet", completions)
+        return {
+            "completions": len(completions),
+            "right": round(sampled_accuracy(completions), 4),
+            "without_answer": sum(c.answer is None for c in completions),
+        }
+
+    return run_stage(folder, config.only("task"), {"generate": stage_hash(generated)}, work)
+
+
+def pair_stage(folder: Path, config: Config, sources: Sequence[Path], gold: Callable[[], dict[str, list[int]]]) -> Path:
+    """D_pairs from the completions of a `reward` stage; of several, the newest first, each paired for itself (replay).
+
+    `gold` gives the gold solutions' token ids, and is asked only when they are wanted.
+    """
+
+    def work(folder: Path) -> dict[str, Any]:
+        pairs, counts = [], []
+        gold_ids = gold() if config.gold_in_winners else {}
+        for source in sources:
+            completions = read_records(source / "completions.parquet", Completion)
+            found, counted = build_pairs(completions, gold_ids, config.pairs_per_problem, config.max_length,
+                                         config.max_pairs, config.seed)  # fmt: skip
+            pairs += found
+            counts.append(asdict(counted))
+        write_records(folder / "pairs.parquet", pairs)
+        replayed = {"replayed": len(pairs) - counts[0]["pairs"]} if len(sources) > 1 else {}
+        return counts[0] | replayed
+
+    settings = config.only("pairs_per_problem", "gold_in_winners", "max_length", "max_pairs", "seed")
+    inputs = {f"reward{i or ''}": stage_hash(s) for i, s in enumerate(sources)}
+    return run_stage(folder, settings, inputs, work)
+
+
+def gold_pair_stage(folder: Path, config: Config, rewarded: Path, gold: Callable[[], dict[str, list[int]]]) -> Path:
+    """(x, gold solution) of every training problem, for SFT on gold."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        completions = read_records(rewarded / "completions.parquet", Completion)
+        pairs = gold_pairs(completions, gold(), config.max_length)
+        write_records(folder / "pairs.parquet", pairs)
+        return {"pairs": len(pairs)}
+
+    return run_stage(folder, config.only("max_length"), {"reward": stage_hash(rewarded)}, work)
+
+
+def reference_stage(folder: Path, config: Config, pairs: Path, model: str) -> Path:
+    """log M_t of each distinct response of the pairs, once."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        from irpo_lib.logprobs import reference_logps
+        from irpo_lib.models import load_model
+
+        records = read_records(pairs / "pairs.parquet", PreferencePair)
+        logps = reference_logps(load_model(model, config.dtype), records)
+        write_json(folder / "logps.json", logps)
+        return {"distinct": len(logps), "responses": 2 * len(records)}
+
+    return run_stage(folder, config.only("dtype"), _inputs(model, pairs=pairs), work)
+
+
+def scored_pairs(pairs: Path, reference: Path) -> list:
+    """D_pairs with its reference log-probs; that of an empty response (SFT on gold rejects nothing) is 0."""
+    from irpo_lib.logprobs import response_key
+    from irpo_lib.training import ScoredPair
+
+    records = read_records(pairs / "pairs.parquet", PreferencePair)
+    logps = read_json(reference / "logps.json")
+
+    def logp(pair: PreferencePair, response: list[int]) -> float:
+        return logps[response_key(pair.prompt_ids, response)] if response else 0.0
+
+    return [ScoredPair(p, logp(p, p.chosen_ids), logp(p, p.rejected_ids)) for p in records]
+
+
+def train_stage(
+    folder: Path, config: Config, pairs: Path, reference: Path, model: str, iteration: int, steps: int,
+    probe_from: Path, gold: Callable[[], dict[str, list[int]]],
+) -> Path:  # fmt: skip
+    """The next model by Equation 1, with the diagnostics of Figures 2–4.
+
+    Args:
+        model: What training starts from.
+        reference: The `reference` stage of the pairs.
+        probe_from: The `pairs` stage of which some responses' log-probs are followed.
+    """
+    settings = config.only(*TRAINING, "reference_model") | {"steps": steps, "iteration": iteration}
+    inputs = _inputs(model, pairs=pairs, reference=reference, probe=probe_from if config.probe_every else None)
+
+    def work(folder: Path) -> dict[str, Any]:
+        from irpo_lib.probe import choose_probe
+
+        followed = []
+        if config.probe_every:
+            records = read_records(probe_from / "pairs.parquet", PreferencePair)
+            followed = choose_probe(records, gold(), config.probe_pairs, config.seed)
+        return run_training(folder, config, scored_pairs(pairs, reference), model, iteration, steps, followed)
+
+    return run_stage(folder, settings, inputs, work)
+
+
+def select_stage(
+    folder: Path, config: Config, pairs: Path, reference: Path, model: str, iteration: int, held_out: list[Problem]
+) -> Path:
+    """§ 3.1: trains without the held-out problems and measures each checkpoint on them."""
+    hidden = {p.id for p in held_out}
+
+    def work(folder: Path) -> dict[str, Any]:
+        seen = [p for p in scored_pairs(pairs, reference) if p.pair.problem_id not in hidden]
+        run_training(folder, config, seen, model, iteration, config.max_steps, [], keep_checkpoints=True)
+        found = {}
+        for checkpoint in sorted((folder / "checkpoints").glob("checkpoint-*")):
+            step = int(checkpoint.name.rpartition("-")[2])
+            answers = folder / f"greedy-{step}"
+            sample(answers, config, model, held_out, 1, 0.0, "select", weights=str(checkpoint))
+            completions = rewarded(read_records(shards(answers), Completion), held_out, get_task(config.task))
+            found[step] = greedy_accuracy(completions).accuracy
+        remove(folder / "checkpoints")
+        best = max(sorted(found), key=found.__getitem__)
+        write_json(folder / "selection.json", {"steps": best, "accuracies": found})
+        return {"steps": best, "held_out_accuracy": round(found[best], 4)}
+
+    settings = config.only(*TRAINING, "max_steps", "held_out", "task", "max_new_tokens", "problems_per_shard")
+    return run_stage(folder, settings, _inputs(model, pairs=pairs, reference=reference), work)
+
+
+def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Problem], vote: bool) -> Path:
+    """Greedy accuracy on the problems, and maj@32 where it is asked for; each problem's outcome is in a CSV."""
+    settings = config.only(*SAMPLING)
+    if vote:
+        settings |= config.only("majority_samples", "majority_problems", "majority_temperature")
+    task = get_task(config.task)
+
+    def work(folder: Path) -> dict[str, Any]:
+        sample(folder / "greedy", config, model, problems, 1, 0.0, "evaluate")
+        greedy = rewarded(read_records(shards(folder / "greedy"), Completion), problems, task)
+        outcomes = [(c.problem_id, c.answer, c.reward == 1) for c in greedy]
+        replace_file(folder / "greedy.csv", lambda p: _write_outcomes(p, outcomes))
+        summary: dict[str, Any] = {"greedy": asdict(greedy_accuracy(greedy))}
+        if vote:
+            some = problems[: config.majority_problems]
+            sample(folder / "majority", config, model, some, config.majority_samples, config.majority_temperature,
+                   "vote")  # fmt: skip
+            samples = rewarded(read_records(shards(folder / "majority"), Completion), some, task)
+            votes = majority_answers(samples, some)
+            voted = [(p.id, votes[p.id], task.is_correct(votes[p.id], p)) for p in some]
+            replace_file(folder / "majority.csv", lambda p: _write_outcomes(p, voted))
+            summary["majority"] = asdict(majority_accuracy(samples, some, task))
+            summary["sampled"] = sampled_accuracy(samples)
+        write_json(folder / "summary.json", summary)
+        return {name: round(s["accuracy"], 4) for name, s in summary.items() if isinstance(s, dict)}
+
+    return run_stage(folder, settings, _inputs(model, problems=problems), work)
+
+
+# --- how the stages do their work ---
+
+
+def sample(
+    folder: Path, config: Config, model: str, problems: list[Problem], n: int, temperature: float, what: str,
+    weights: str | None = None,
+) -> None:  # fmt: skip
+    """Responses of a model (or of `weights` with its tokenizer), shard by shard; shards that are there are kept."""
+    from irpo_lib.generation import generate
+    from irpo_lib.models import encode_prompt, load_model, load_tokenizer
+
+    folder.mkdir(exist_ok=True)
+    task, tokenizer, loaded = get_task(config.task), load_tokenizer(model), None
+    starts = range(0, len(problems), config.problems_per_shard)
+    with Progress(len(problems), what) as progress:
+        for number, start in enumerate(starts):
+            path = folder / f"shard-{number:05d}.parquet"
+            part = problems[start : start + config.problems_per_shard]
+            if path.is_file():
+                progress.skip(len(part))
+                continue
+            loaded = loaded or load_model(weights or model, config.dtype)
+            prompts = [encode_prompt(tokenizer, task.prompt(p)) for p in part]
+            seed = derive_seed(config.seed, what, number)
+            drawn = {}
+            for index, samples in generate(loaded, prompts, n, temperature, config.top_p, config.max_new_tokens, seed):
+                drawn[index] = samples
+                progress.add(1)
+            records = [
+                Completion(p.id, i, prompts[k], s.token_ids, to_text(tokenizer, s.token_ids), s.finish_reason)
+                for k, p in enumerate(part)
+                for i, s in enumerate(drawn[k])
+            ]
+            write_records(path, records)
+
+
+def rewarded(completions: Sequence[Completion], problems: Sequence[Problem], task: Task) -> list[Completion]:
+    by_id = {p.id: p for p in problems}
+    return [reward(c, by_id[c.problem_id], task) for c in completions]
+
+
+def gold_ids(config: Config, problems: Sequence[Problem]) -> dict[str, list[int]]:
+    """problem id → the token ids of its gold solution, where it has one."""
+    from irpo_lib.models import encode_reply, load_tokenizer
+
+    task, tokenizer = get_task(config.task), load_tokenizer(config.model)
+    return {p.id: encode_reply(tokenizer, task.prompt(p), p.gold_solution) for p in problems if p.gold_solution}
+
+
+def run_training(folder: Path, config: Config, pairs: list, model: str, iteration: int, steps: int, followed: list,
+                 keep_checkpoints: bool = False) -> dict[str, Any]:  # fmt: skip
+    from irpo_lib.models import load_model, load_tokenizer
+
+    engine = import_module({"irpo": "irpo_lib.training", "trl": "irpo_lib.training_trl"}[config.training_engine])
+    loaded, tokenizer = load_model(model, config.dtype), load_tokenizer(model)
+    seed = derive_seed(config.seed, "train", iteration)
+    return engine.train(loaded, tokenizer, pairs, config, steps, seed, folder, keep_checkpoints, followed)
+
+
+def derive_seed(seed: int, *what: Any) -> int:
+    """A seed for one piece of work, so that no two pieces share their random numbers."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *what)).encode()).digest()[:4], "big")
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.parquet"))
+
+
+def to_text(tokenizer, token_ids: list[int]) -> str:
+    return tokenizer.decode(token_ids, skip_special_tokens=True).strip()
+
+
+def _inputs(model: str, problems: list[Problem] | None = None, **stages: Path | None) -> dict[str, str]:
+    """What a stage is made from: the model and problems by content, other stages by what they hold."""
+    from irpo_lib.models import model_hash
+
+    inputs = {"model": model_hash(model)}
+    if problems is not None:
+        inputs["problems"] = hash_json([asdict(p) for p in problems])
+    return inputs | {name: stage_hash(folder) for name, folder in stages.items() if folder is not None}
+
+
+def _write_outcomes(path: Path, outcomes: Sequence[tuple[str, str | None, bool]]) -> None:
+    with path.open("w", newline="", encoding="utf8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("problem_id", "answer", "right"))
+        writer.writerows((i, answer or "", int(right)) for i, answer, right in outcomes)
