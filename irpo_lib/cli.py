@@ -55,11 +55,13 @@ def reproduce(args: argparse.Namespace) -> None:
     from irpo_lib.reproduce import reproduce as run_grid
 
     run_grid(args.preset, args.tasks, range(args.seeds), Path(args.out), overrides)
-    report(argparse.Namespace(runs=[args.out], out=str(Path(args.out) / "results")))
+    results = argparse.Namespace(runs=[args.out], out=None)
+    for show in (table, figures, claims):
+        show(results)
 
 
 def status(args: argparse.Namespace) -> None:
-    from irpo_lib.figures import status_table
+    from irpo_lib.tables import status_table
 
     print(status_table(Path(args.run_dir)))
 
@@ -67,8 +69,35 @@ def status(args: argparse.Namespace) -> None:
 def table(args: argparse.Namespace) -> None:
     from irpo_lib.figures import write_results
 
-    for path in write_results(Path(args.run_dir)):
-        print(path)
+    print("\n".join(map(str, write_results(_runs(args), _out(args)))))
+
+
+def figures(args: argparse.Namespace) -> None:
+    from irpo_lib.figures import write_figures
+
+    paths, missing = write_figures(_runs(args), _out(args))
+    print("\n".join([*missing, *map(str, paths)]))
+
+
+def claims(args: argparse.Namespace) -> None:
+    from irpo_lib.claims import judge_all
+    from irpo_lib.tables import claims_markdown, claims_table, write_table, write_text
+
+    verdicts = judge_all(_runs(args))
+    text = claims_markdown(verdicts)
+    print(text)
+    print(write_table(claims_table(verdicts), _out(args) / "claims.csv"))
+    print(write_text(text, _out(args) / "claims.md"))
+
+
+def _runs(args: argparse.Namespace) -> list:
+    from irpo_lib.results import find_runs
+
+    return find_runs(map(Path, args.runs))
+
+
+def _out(args: argparse.Namespace) -> Path:
+    return Path(args.out or Path(args.runs[0]) / "results")
 
 
 def make_data(args: argparse.Namespace) -> None:
@@ -100,9 +129,23 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("run_dir")
     p.set_defaults(command=status)
 
-    p = commands.add_parser("table", help="the results of a run beside the paper's, as CSV, Markdown and a figure")
-    p.add_argument("run_dir")
-    p.set_defaults(command=table)
+    p = commands.add_parser("reproduce", help="every row of Tables 1-2 and line of Figures 2-4, for several seeds")
+    p.add_argument("--preset", default="mini", help="a name in irpo_lib/presets, or a YAML file (default: mini)")
+    p.add_argument("--tasks", nargs="+", default=["gsm8k-mini", "arc-mini", "math-mini"], metavar="TASK")
+    p.add_argument("--seeds", type=int, default=3, help="how many: seeds 0, 1, … (default: 3)")
+    p.add_argument("--out", default="runs/reproduce", help="default: runs/reproduce")
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
+    p.set_defaults(command=reproduce)
+
+    for name, command, what in (
+        ("table", table, "Tables 1-2 of runs beside the paper's, as CSV, Markdown and figures"),
+        ("figures", figures, "Figures 1-4 from the logs of runs, as PDF, PNG and CSV"),
+        ("claims", claims, "what the paper claims, put to the test on runs"),
+    ):
+        p = commands.add_parser(name, help=what)
+        p.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or a folder of them; one a task and seed")
+        p.add_argument("--out", help="where the files go (default: the first RUN's folder 'results')")
+        p.set_defaults(command=command)
 
     p = commands.add_parser("make-data", help="make the splits of the mini tasks")
     p.add_argument("--out", default="data")

@@ -1,128 +1,192 @@
-"""Results as people look at them: tables and figures made from a run's files alone."""
+"""Figures 1–4 in the paper's layout, and the tables as pictures, from what runs have left on disk.
 
-import csv
+Each line differs from the others of its figure in colour and marker, and chosen from rejected by line style and fill,
+so that the figures can be read in grey. Bands are the range over seeds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.config import DATA
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
 from irpo_lib.errors import UserError
-from irpo_lib.store import MANIFEST, read_json, replace_file
+from irpo_lib.results import Run, by_task
+from irpo_lib.store import replace_file
+from irpo_lib.tables import write_table
 
-#: The column of the paper's tables that a task is compared with.
-PAPER_COLUMN = {"gsm8k-mini": "GSM8K", "arc-mini": "ARC-Challenge", "math-mini": "MATH"}
-
-
-def stages(run_dir: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """(folder, manifest) of every finished stage, in the order of the iterations and of Figure 1."""
-    order = ["generate", "reward", "pairs", "reference", "select", "train", "evaluate"]
-    found = [(p.parent, read_json(p)) for p in run_dir.glob(f"iteration-*/*/{MANIFEST}")]
-    found = [(folder, manifest) for folder, manifest in found if folder.name in order]
-    return sorted(found, key=lambda f: (int(f[0].parent.name.rpartition("-")[2]), order.index(f[0].name)))
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#7B4EA3"
+LOOK = {"DPO+NLL": (BLUE, "o"), "DPO": (ORANGE, "s"), "SFT": (GREEN, "^")}
+STYLE: Any = {"pdf.fonttype": 42, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def status_table(run_dir: Path) -> str:
-    """A line for each stage that is done or under way: seconds, counts, accuracies."""
-    if not run_dir.is_dir():
-        raise UserError(f"{run_dir} does not exist: give the folder of a run")
-    lines = [f"{'stage':<26}{'seconds':>9}  counts"]
-    for folder, manifest in stages(run_dir):
-        counts = ", ".join(f"{k} {v}" for k, v in manifest["counts"].items())
-        lines.append(f"{folder.relative_to(run_dir)!s:<26}{manifest['seconds']:>9.1f}  {counts}")
-    for folder in sorted(run_dir.glob("iteration-*/*.partial")):
-        shards, checkpoints = len(list(folder.rglob("shard-*.parquet"))), len(list(folder.rglob("complete")))
-        done = f"{shards} shards" if shards else f"{checkpoints} checkpoints"
-        lines.append(f"{folder.relative_to(run_dir)!s:<26}{'':>9}  under way or interrupted: {done} done")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class LogProbFigure:
+    """A panel of Figures 2–4: its task, its caption, and (legend words, model, measured on) for each line."""
+
+    task: str
+    caption: str
+    lines: tuple[tuple[str, str, str], ...]
 
 
-def result_rows(run_dir: Path) -> list[dict[str, Any]]:
-    """One row a model and way of measuring: ours with its interval, and the paper's."""
-    rows = []
-    for folder, manifest in stages(run_dir):
-        if folder.name != "evaluate":
-            continue
-        iteration = int(folder.parent.name.rpartition("-")[2])
-        column = PAPER_COLUMN.get(manifest["settings"]["task"], "")
-        for measure, summary in read_json(folder / "summary.json").items():
-            if not isinstance(summary, dict):
-                continue
-            row: dict[str, Any] = {"model": f"M{iteration}", "measure": "greedy"}
-            if measure == "majority":
-                row["measure"] = f"maj@{summary['samples'] // summary['problems']}"
-            row |= {k: round(100 * summary[k], 1) for k in ("accuracy", "low", "high", "without_answer")}
-            row |= {"problems": summary["problems"], "paper": _paper(column, iteration, measure)}
-            rows.append(row)
-    if not rows:
-        raise UserError(f"{run_dir} holds no evaluated model yet")
-    return rows
+def _two(a: str, a_model: str, b: str, b_model: str) -> tuple[tuple[str, str, str], ...]:
+    return tuple((f"{name} {kind}", model, kind) for name, model in ((a, a_model), (b, b_model))
+                 for kind in ("chosen", "rejected"))  # fmt: skip
 
 
-def _paper(column: str, iteration: int, measure: str) -> float | None:
-    """The paper's accuracy in per cent (Tables 1 and 2), None where it gives none."""
-    with (DATA / "paper" / "tables.csv").open(encoding="utf8", newline="") as file:
-        for row in csv.DictReader(file):
-            same = row["task"] == column and row["method"] == ("CoT" if iteration == 0 else "Iterative RPO")
-            if same and int(row["iteration"]) == iteration and row["measure"] == measure:
-                return float(row["accuracy"])
-    return None
+LOG_PROB_FIGURES = {
+    "figure2a": LogProbFigure("gsm8k", "(a) SFT trained on chosen seqs; init from M0",
+                              _two("SFT", "sft-chosen", "DPO+NLL", "M1")),
+    "figure2b": LogProbFigure("gsm8k", "(b) SFT trained on gold CoTs; init from M0",
+                              tuple((f"SFT on gold, logprob measured on {kind}", "sft-gold", kind)
+                                    for kind in ("gold", "chosen", "rejected"))),
+    "figure3a": LogProbFigure("gsm8k", "(a) Initialized from M0", _two("DPO", "dpo", "DPO+NLL", "M1")),
+    "figure3b": LogProbFigure("gsm8k", "(b) Initialized from SFT trained on chosen seqs",
+                              _two("DPO", "dpo-from-sft", "DPO+NLL", "irpo-from-sft")),
+    "figure4a": LogProbFigure("arc", "(a) ARC", _two("DPO", "dpo", "DPO+NLL", "M1")),
+    "figure4b": LogProbFigure("math", "(b) MATH", _two("DPO", "dpo", "DPO+NLL", "M1")),
+}  # fmt: skip
 
 
-def write_results(run_dir: Path) -> list[Path]:
-    """`results/table.csv`, `table.md` and `accuracy.pdf/.png` of a run; returns their paths."""
-    rows = result_rows(run_dir)
-    out = run_dir / "results"
-    out.mkdir(exist_ok=True)
-    paths = [out / "table.csv", out / "table.md", out / "accuracy.pdf", out / "accuracy.png"]
-    replace_file(paths[0], lambda p: _write_csv(p, rows))
-    replace_file(paths[1], lambda p: p.write_text(markdown_table(rows), encoding="utf8"))
-    figure = plot_accuracy(rows)
-    for path in paths[2:]:
-        replace_file(path, partial(figure.savefig, format=path.suffix[1:], dpi=150, bbox_inches="tight"))
-    return paths
+def log_prob_lines(runs: Sequence[Run], figure: LogProbFigure) -> pd.DataFrame:
+    """What a panel shows: step, line, and the mean log-prob over the followed pairs, then over seeds, with its range.
+
+    Raises:
+        UserError: no run has one of the figure's arms.
+    """
+    tables = []
+    for label, model, kind in figure.lines:
+        have = [r for r in runs if (r.of(model, "train") / "probe.parquet").is_file()]
+        if not have:
+            raise UserError(f"no run has the log-probs of '{model}'")
+        seeds = pd.concat([r.probe(model).groupby("step")[f"{kind}_logps"].mean() for r in have], axis=1)
+        tables.append(pd.DataFrame({
+            "line": label, "model": model, "measured_on": kind, "mean": seeds.mean(axis=1), "low": seeds.min(axis=1),
+            "high": seeds.max(axis=1), "seeds": len(have), "pairs": have[0].probe(model).groupby("step").size(),
+        }).reset_index())  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
 
 
-def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
-    lines = ["| model | measure | accuracy % (95 % interval) | test problems | no answer % | paper, Llama-2-70B % |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
-    for r in rows:
-        paper = "–" if r["paper"] is None else f"{r['paper']:.1f}"
-        lines.append(
-            f"| {r['model']} | {r['measure']} | **{r['accuracy']:.1f}** ({r['low']:.1f}–{r['high']:.1f}) "
-            f"| {r['problems']} | {r['without_answer']:.1f} | {paper} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def plot_accuracy(rows: list[dict[str, Any]]):
-    """Accuracy by iteration, ours beside the paper's: greedy as circles, majority vote as squares."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for measure, marker, color in (("greedy", "o", "#0072B2"), ("maj", "s", "#D55E00")):
-        some = [r for r in rows if r["measure"].startswith(measure)]
-        if not some:
-            continue
-        x = [int(r["model"][1:]) for r in some]
-        error = [[r["accuracy"] - r["low"] for r in some], [r["high"] - r["accuracy"] for r in some]]
-        line = "-" if measure == "greedy" else ":"
-        axes.errorbar(x, [r["accuracy"] for r in some], error, marker=marker, ls=line, color=color, capsize=3,
-                      label=f"{some[0]['measure']}, this run")  # fmt: skip
-        paper = [(i, r["paper"]) for i, r in zip(x, some, strict=True) if r["paper"] is not None]
-        if paper:
-            axes.plot(*zip(*paper, strict=True), marker=marker, ls=line, color=color, mfc="white", alpha=0.55,
-                      label=f"{some[0]['measure']}, paper (Llama-2-70B)")  # fmt: skip
-    axes.set(xlabel="Iteration", ylabel="Test accuracy (%)", ylim=(0, 100))
-    axes.set_xticks(sorted({int(r["model"][1:]) for r in rows}), labels=sorted({r["model"] for r in rows}))
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+def plot_log_probs(lines: pd.DataFrame, caption: str = "") -> Figure:
+    """Log-probabilities over training steps, with the paper's axes, colours and legend words."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.2, 3.5), layout="constrained")
+        axes = figure.subplots()
+        for number, (label, some) in enumerate(lines.groupby("line", sort=False)):
+            kind = some.measured_on.iloc[0]
+            color, marker = LOOK[str(label).split()[0]]
+            if "gold" in lines.measured_on.unique():  # Figure 2b: one model, measured on three
+                color, marker = ((PURPLE, "D"), (GREEN, "^"), (GREEN, "v"))[number]
+            axes.plot(some.step, some["mean"], color=color, ls=":" if kind == "rejected" else "-", marker=marker, ms=4,
+                      mfc="white" if kind == "rejected" else color, label=label, lw=1.6)  # fmt: skip
+            if some.seeds.iloc[0] > 1:
+                axes.fill_between(some.step, some.low, some.high, color=color, alpha=0.15, lw=0)
+        axes.set(xlabel="Training steps", ylabel="Log probability")
+        axes.legend(frameon=False, fontsize=7.5, loc="best")
+        if caption:
+            figure.supxlabel(caption, fontsize=9)
     return figure
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def write_figures(runs: Sequence[Run], out: Path) -> tuple[list[Path], list[str]]:
+    """All figures that the runs have logs for, as PDF, PNG and CSV.
+
+    Returns:
+        The files, and a sentence on each figure that could not be drawn.
+    """
+    from irpo_lib.figure1 import plot_method
+
+    paths, missing = save_figure(plot_method(), out / "figure1"), []
+    for name, figure in LOG_PROB_FIGURES.items():
+        some = [r for r in runs if r.task.partition("-")[0] == figure.task]
+        try:
+            lines = log_prob_lines(some, figure)
+        except UserError as error:
+            missing.append(f"{name} is not drawn: {error}")
+            continue
+        seeds = f" ({some[0].task}, {lines.seeds.iloc[0]} seeds)" if lines.seeds.iloc[0] > 1 else f" ({some[0].task})"
+        paths.append(write_table(lines.round(4), out / f"{name}.csv"))
+        paths += save_figure(plot_log_probs(lines, figure.caption + seeds), out / name)
+    return paths, missing
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """The same figure as a vector PDF with its fonts, and as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = []
+    for suffix, options in ((".pdf", {"metadata": {"CreationDate": None}}), (".png", {"dpi": 150})):
+        made.append(path.with_suffix(suffix))
+        with matplotlib.rc_context(STYLE):
+            replace_file(made[-1], partial(figure.savefig, format=suffix[1:], bbox_inches="tight", **options))
+    return made
+
+
+def plot_accuracy(rows: pd.DataFrame) -> Figure:
+    """Accuracy by iteration of one task, ours beside the paper's: greedy as circles, majority vote as squares."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        models = (
+            rows[rows.model.str.fullmatch(r"M\d+")].assign(t=lambda r: r.model.str[1:].astype(int)).sort_values("t")
+        )
+        for measure, marker, color, line in (("greedy", "o", BLUE, "-"), ("majority", "s", ORANGE, ":")):
+            some = models[models.measure == measure]
+            if some.empty:
+                continue
+            name = "greedy" if measure == "greedy" else f"maj@{some.samples_a_problem.iloc[0]}"
+            error = [some.accuracy - some.low, some.high - some.accuracy]
+            axes.errorbar(some.t, some.accuracy, error, marker=marker, ls=line, color=color, capsize=3,
+                          label=f"{name}, here")  # fmt: skip
+            paper = some.dropna(subset="paper")
+            if len(paper):
+                axes.plot(paper.t, paper.paper, marker=marker, ls=line, color=color, mfc="white", alpha=0.55,
+                          label=f"{name}, paper (Llama-2-70B)")  # fmt: skip
+        axes.set(xlabel="Iteration", ylabel="Test accuracy (%)", ylim=(0, 100))
+        axes.set_xticks(sorted(set(models.t)), labels=[f"M{t}" for t in sorted(set(models.t))])
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def plot_tables(rows: pd.DataFrame) -> Figure:
+    """Every row of the tables: ours with its interval as a filled circle, the paper's as a hollow diamond."""
+    tasks = list(rows.task.unique())
+    sizes = [int((rows.task == t).sum()) for t in tasks]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 0.24 * sum(sizes) + 0.8 * len(tasks)), layout="constrained")
+        panels = figure.subplots(len(tasks), 1, squeeze=False, height_ratios=sizes, sharex=True)[:, 0]
+        for axes, task in zip(panels, tasks, strict=True):
+            some = rows[rows.task == task].reset_index(drop=True)
+            labels = [r.row if r.measure == "greedy" else f"w/ majority voting, {r.samples_a_problem} samples"
+                      for r in some.itertuples()]  # fmt: skip
+            error = [some.accuracy - some.low, some.high - some.accuracy]
+            axes.errorbar(some.accuracy, some.index, xerr=error, fmt="o", color=BLUE, ms=4, capsize=2, label="here")
+            axes.plot(some.paper, some.index, "D", color=ORANGE, mfc="white", ms=5, label="paper (Llama-2-70B)")
+            start = some[(some.model == "M0") & (some.measure == "greedy")].accuracy
+            if len(start):
+                axes.axvline(start.iloc[0], color=BLUE, lw=0.6, ls=":")
+            axes.set_yticks(some.index, labels=[x if len(x) <= 62 else x[:60] + " …" for x in labels], fontsize=7.5)
+            axes.invert_yaxis()
+            axes.set_title(task, loc="left", fontsize=9, fontweight="bold")
+            axes.grid(axis="x", color="0.9")
+        panels[0].legend(frameon=False, fontsize=7.5, loc="lower right")
+        panels[-1].set_xlabel("Test accuracy (%); the dotted line is M0's greedy accuracy here")
+    return figure
+
+
+def write_results(runs: Sequence[Run], out: Path) -> list[Path]:
+    """The tables of runs beside the paper's: `table.csv`, `table.md`, and a figure of all rows and one a task."""
+    from irpo_lib.tables import table_markdown, table_rows, tuning_rows, write_text
+
+    rows = table_rows(runs)
+    paths = [write_table(rows, out / "table.csv"), write_text(table_markdown(rows), out / "table.md")]
+    tuned = tuning_rows(runs)
+    if len(tuned):
+        paths.append(write_table(tuned, out / "tuning.csv"))
+    paths += save_figure(plot_tables(rows), out / "table")
+    for task in by_task(runs):
+        paths += save_figure(plot_accuracy(rows[rows.task == task]), out / f"accuracy-{task}")
+    return paths

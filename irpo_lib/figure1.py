@@ -1,0 +1,61 @@
+"""Figure 1: the method, drawn by code."""
+
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+STYLE: Any = {"pdf.fonttype": 42, "font.size": 8.5}
+PALE_BLUE, PALE_ORANGE, WHITE = "#E3EEF7", "#FBEBDD", "white"
+INK = "#222222"
+
+
+def plot_method() -> Figure:
+    """The two steps of an iteration and the arrow back (the paper's Figure 1)."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 3.5))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, 100), ylim=(0, 40))
+        axes.axis("off")
+        _box(axes, 1, 6, 53, 30, "", PALE_BLUE)
+        _box(axes, 57, 6, 42, 30, "", PALE_ORANGE)
+        axes.text(27.5, 33.6, "(i) Chain-of-Thought & Answer Generation", ha="center", fontweight="bold")
+        axes.text(78, 33.6, "(ii) Preference Optimization", ha="center", fontweight="bold")
+        _box(axes, 3, 22, 14, 8, "Training prompts\n$\\{x_i\\}$")
+        _box(axes, 3, 9, 14, 8, "Model $M_t$\n($M_0$: the seed model)", bold=True)
+        _box(axes, 21, 13, 15, 15, "Generate CoTs &\nanswers\n$(c_i^n,\\ y_i^n)\\sim M_t(x_i)$\n$n\\in[N]$")
+        _box(axes, 39.5, 13, 13, 15, "Compute rewards\n$r_i^n=R(y_i^n,\\ y_i)$\nright: 1\nwrong: 0")
+        _box(
+            axes,
+            59,
+            13,
+            17,
+            15,
+            "Select preference\npairs $D_t^{\\mathrm{pairs}}$\n$(c^w,y^w)\\succ(c^l,y^l)$\nright over wrong",
+        )
+        _box(axes, 80, 13, 17, 15, "DPO + NLL\ntraining (Eq. 1)\n→ model $M_{t+1}$", bold=True)
+        for x0, y0, x1, y1 in ((17, 26, 21, 22), (17, 13, 21, 18), (36, 20.5, 39.5, 20.5), (52.5, 20.5, 59, 20.5),
+                               (76, 20.5, 80, 20.5)):  # fmt: skip
+            _arrow(axes, (x0, y0), (x1, y1))
+        _arrow_below(axes, (88.5, 13), (10, 9), 2.4)
+        axes.text(50, 3.6, "next iteration: $M_{t+1}$ becomes $M_t$, from $t=0$ to $T$", ha="center")
+    return figure
+
+
+def _box(axes, x: float, y: float, width: float, height: float, text: str, color: str = WHITE, bold: bool = False):
+    style = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=1.2", fc=color, ec=INK,
+                           lw=1.6 if bold else 0.9)  # fmt: skip
+    axes.add_patch(style)
+    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", linespacing=1.35)
+
+
+def _arrow(axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, lw=1.2, color=INK, shrinkA=0,
+                                   shrinkB=0))  # fmt: skip
+
+
+def _arrow_below(axes, start: tuple[float, float], end: tuple[float, float], height: float) -> None:
+    """Down from a box, along at a height, and up into another."""
+    axes.plot([start[0], start[0], end[0]], [start[1], height, height], color=INK, lw=1.2, solid_joinstyle="round")
+    _arrow(axes, (end[0], height), end)
