@@ -81,9 +81,10 @@ def figures(args: argparse.Namespace) -> None:
 
 def claims(args: argparse.Namespace) -> None:
     from irpo_lib.claims import judge_all
+    from irpo_lib.paper_claims import CLAIMS
     from irpo_lib.tables import claims_markdown, claims_table, write_table, write_text
 
-    verdicts = judge_all(_runs(args))
+    verdicts = judge_all(_runs(args), CLAIMS)
     text = claims_markdown(verdicts)
     print(text)
     print(write_table(claims_table(verdicts), _out(args) / "claims.csv"))
