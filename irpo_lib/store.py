@@ -189,7 +189,11 @@ def _check_same(folder: Path, there: dict[str, Any], wanted: dict[str, Any]) -> 
 def _locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out; the lock ends with the process, however it ends."""
     path = folder / WORKING[1]
-    with path.open("w") as file:
+    try:
+        file = path.open("w")
+    except FileNotFoundError:  # renamed since this process looked
+        raise UserError(f"another process has just finished {folder}: run the same command again") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

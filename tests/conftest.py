@@ -18,6 +18,15 @@ from irpo_lib.tasks.mini.tokenizer import build_tokenizer
 REAL_DATA = Path(os.environ.get("IRPO_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.fixture
+def one_thread():
+    """Sums are then made in the same order in every process, so that results can be compared bit by bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     documents = itertools.islice(corpus(7), 3000)

@@ -10,20 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import kill_stage
 
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.store import read_json, run_stage, stage_hash, write_json
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -17,14 +17,7 @@ from irpo_lib.probe import ProbeItem, choose_probe, look, summarise, with_parts
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import hash_file, read_log
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums are then made in the same order in every process, so that values can be compared bit by bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pair(problem, k=0, source="model"):

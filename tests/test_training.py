@@ -20,16 +20,9 @@ from irpo_lib.rewards import reward
 from irpo_lib.store import read_json, read_log, read_records
 from irpo_lib.training import check_step_zero, newest_complete_checkpoint, training_order
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ENGINES = {"irpo": training, "trl": training_trl}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums are then made in the same order in every process, so that weights can be compared bit by bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
