@@ -18,27 +18,21 @@ def plot_method() -> Figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, 100), ylim=(0, 40))
         axes.axis("off")
-        _box(axes, 1, 6, 53, 30, "", PALE_BLUE)
-        _box(axes, 57, 6, 42, 30, "", PALE_ORANGE)
-        axes.text(27.5, 33.6, "(i) Chain-of-Thought & Answer Generation", ha="center", fontweight="bold")
-        axes.text(78, 33.6, "(ii) Preference Optimization", ha="center", fontweight="bold")
-        _box(axes, 3, 22, 14, 8, "Training prompts\n$\\{x_i\\}$")
-        _box(axes, 3, 9, 14, 8, "Model $M_t$\n($M_0$: the seed model)", bold=True)
-        _box(axes, 21, 13, 15, 15, "Generate CoTs &\nanswers\n$(c_i^n,\\ y_i^n)\\sim M_t(x_i)$\n$n\\in[N]$")
-        _box(axes, 39.5, 13, 13, 15, "Compute rewards\n$r_i^n=R(y_i^n,\\ y_i)$\nright: 1\nwrong: 0")
-        _box(
-            axes,
-            59,
-            13,
-            17,
-            15,
-            "Select preference\npairs $D_t^{\\mathrm{pairs}}$\n$(c^w,y^w)\\succ(c^l,y^l)$\nright over wrong",
-        )
-        _box(axes, 80, 13, 17, 15, "DPO + NLL\ntraining (Eq. 1)\n→ model $M_{t+1}$", bold=True)
-        for x0, y0, x1, y1 in ((17, 26, 21, 22), (17, 13, 21, 18), (36, 20.5, 39.5, 20.5), (52.5, 20.5, 59, 20.5),
-                               (76, 20.5, 80, 20.5)):  # fmt: skip
+        _box(axes, 0.5, 6, 56, 30, "", PALE_BLUE)
+        _box(axes, 58.5, 6, 41, 30, "", PALE_ORANGE)
+        axes.text(28.5, 33.4, "(i) Chain-of-Thought & Answer Generation", ha="center", fontweight="bold")
+        axes.text(79, 33.4, "(ii) Preference Optimization", ha="center", fontweight="bold")
+        _box(axes, 2, 22, 16, 8, "Training prompts\n$\\{x_i\\}$")
+        _box(axes, 2, 9, 16, 8, "Model $M_t$\n($M_0$: seed model)", bold=True)
+        _box(axes, 21, 12.5, 17, 15, "Generate CoTs &\nanswers\n$(c_i^n,\\ y_i^n)\\sim M_t(x_i)$\n$n\\in[N]$")
+        _box(axes, 40.5, 12.5, 15, 15, "Compute rewards\n$r_i^n=R(y_i^n,\\ y_i)$\nright: 1\nwrong: 0")
+        _box(axes, 60, 12.5, 18, 15, "Select preference\npairs $D_t^{\\mathrm{pairs}}$\n$(c^w,y^w)\\succ(c^l,y^l)$\n"
+             "right over wrong")  # fmt: skip
+        _box(axes, 81, 12.5, 17, 15, "DPO + NLL\ntraining (Eq. 1)\ngives $M_{t+1}$", bold=True)
+        for x0, y0, x1, y1 in ((18, 26, 21, 22), (18, 13, 21, 17), (38, 20, 40.5, 20), (55.5, 20, 60, 20),
+                               (78, 20, 81, 20)):  # fmt: skip
             _arrow(axes, (x0, y0), (x1, y1))
-        _arrow_below(axes, (88.5, 13), (10, 9), 2.4)
+        _arrow_below(axes, (89.5, 12.5), (10, 9), 2.4)
         axes.text(50, 3.6, "next iteration: $M_{t+1}$ becomes $M_t$, from $t=0$ to $T$", ha="center")
     return figure
 

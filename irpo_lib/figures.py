@@ -172,7 +172,8 @@ def plot_tables(rows: pd.DataFrame) -> Figure:
             axes.invert_yaxis()
             axes.set_title(task, loc="left", fontsize=9, fontweight="bold")
             axes.grid(axis="x", color="0.9")
-        panels[0].legend(frameon=False, fontsize=7.5, loc="lower right")
+        handles, words = panels[0].get_legend_handles_labels()
+        figure.legend(handles, words, frameon=False, fontsize=7.5, loc="outside upper right", ncols=2)
         panels[-1].set_xlabel("Test accuracy (%); the dotted line is M0's greedy accuracy here")
     return figure
 
