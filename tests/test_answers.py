@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 
 from irpo_lib.rewards import grade
-from irpo_lib.tasks.answers import LETTERS, LONGEST, boxed, final_answer, last_boxed, letter, number
+from irpo_lib.tasks.answers import LETTERS, LONGEST, final_answer, letter, number
+from irpo_lib.tasks.math_answers import boxed, last_boxed
 
 FOUR = ("melting of ice", "converging of crustal plates", "erosion by wind", "deposition of river sediments")
 
@@ -96,7 +97,20 @@ def test_what_stands_before_the_last_marker_never_matters():
         ("10-20", None),
         ("10 to 20", None),
         ("10 or 20", None),
-        ("3/4", None),
+        ("3/4", "0.75"),
+        ("1/3", "1/3"),
+        ("2/6 of the cake", "1/3"),
+        ("1 1/2 cups", "1.5"),
+        ("$\\frac{3}{4}$", "0.75"),
+        ("3/4/5", None),
+        ("1/2 or 3/4", None),
+        ("5/0", None),
+        ("\\boxed{18}", "18"),
+        ("$18\\text{ dollars}$", "18"),
+        ("1{,}080", "1080"),
+        ("1\\,080", "1080"),
+        ("10 cm^2", "10"),
+        ("10 m²", "10"),
         ("1e5", None),
         ("1.2.3", None),
         ("12 000", None),
@@ -154,7 +168,14 @@ def test_long_numbers_are_not_rounded():
         ("B.", "B"),
         ("B:", "B"),
         ("**B**.", "B"),
-        ("(**B**)", None),
+        ("(**B**)", "B"),
+        ("The answer is (B)", "B"),
+        ("Option B.", "B"),
+        ("\\boxed{\\text{B}}", "B"),
+        ("[B] converging", "B"),
+        ("B because C is wrong", None),
+        ("Both A and B", None),
+        ("A is right", "A"),
         ("(B) converging of crustal plates", "B"),
         ("B converging of crustal plates", "B"),
         ("B. Converging of crustal plates.", "B"),
@@ -226,13 +247,13 @@ def test_every_offered_label_in_every_form_and_no_other(n):
         ("$\\boxed{5}$.", "5"),
         ("\\boxed{ 5 }", "5"),
         ("\\boxed{3} and \\boxed{5}", "5"),
-        ("\\boxed{\\frac{12}{35}}", "\\frac{12}{35}"),
-        ("\\boxed{\\dfrac{12}{ 35 }}", "\\frac{12}{35}"),
-        ("\\boxed{\\left( \\frac{1}{2}, x^{2^{3}} \\right)}", "(\\frac{1}{2},x^{2^{3}})"),
+        ("\\boxed{\\frac{12}{35}}", "12/35"),
+        ("\\boxed{\\dfrac{12}{ 35 }}", "12/35"),
+        ("\\boxed{\\left( \\frac{1}{2}, x^{2^{3}} \\right)}", "(1/2,x^{2^3})"),
         ("5", "5"),
         ("$5$.", "5"),
         ("$5.$", "5"),
-        (".5", ".5"),
+        (".5", "1/2"),
         ("\\boxed{}", None),
         ("$ $", None),
         ("", None),
@@ -311,6 +332,11 @@ def hostile_texts() -> list[str]:
         "{" * 5000,
         "\\boxed{" + "{" * 400 + "}" * 400 + "}",
         "1" * 900,
+    ]
+    # just short enough to be normalised
+    short += [
+        (unit * LONGEST)[:LONGEST]
+        for unit in ("\\frac", "\\text{", "and ", "\\sqrt(", "(", "a/", "5 cm ", "\\frac{", "1,")
     ]
     texts = [marker * (n // len(marker)), noise, noise.replace("\n", " ")] + lines
     return texts + [marker + text for text in lines + short] + [marker + "7\n" + text for text in lines]

@@ -12,10 +12,10 @@ from collections import Counter
 import pytest
 
 from irpo_lib.config import DATA
-from irpo_lib.iteration import to_text
 from irpo_lib.models import encode_prompt, encode_reply
 from irpo_lib.records import Problem
 from irpo_lib.rewards import grade
+from irpo_lib.stages import to_text
 from irpo_lib.tasks import MATH_SHOTS, get_task, read_split
 from irpo_lib.tasks.answers import LETTERS
 from irpo_lib.tasks.jsonl import read_problems

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from irpo_lib.config import DATA
 from irpo_lib.errors import UserError, nearest
 from irpo_lib.records import Problem
-from irpo_lib.tasks import answers
+from irpo_lib.tasks import answers, math_answers
 from irpo_lib.tasks.jsonl import read_problems
 
 #: Four worked examples stand before each question of math-mini; they are the first four of the training split and
@@ -91,7 +91,7 @@ TASKS: dict[str, Task] = {
         "math-mini",
         lambda split: read_mini("math-mini", split),
         lambda p: math_prompt(_math_mini_examples(), p.question),
-        lambda a, p: answers.boxed(a),
+        lambda a, p: math_answers.boxed(a),
     ),
 }
 

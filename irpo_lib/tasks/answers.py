@@ -5,7 +5,7 @@ is no falling back to the last number of the text. Every function here is linear
 """
 
 import re
-from decimal import Decimal
+from fractions import Fraction
 
 LETTERS = "ABCDE"
 #: Longer lines are no answers; the limit keeps hostile text from costing time.
@@ -28,80 +28,117 @@ def final_answer(response: str) -> str | None:
 def _first_line(text: str) -> str | None:
     for line in text.split("\n", 20)[:20]:
         line = line.strip().strip("*_` \t\r")
-        if line:
+        if line and line not in ("$$", "\\[", "$"):
             return line if len(line) <= LONGEST else None
     return None
 
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+", re.ASCII)
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
+#: What is removed: LaTeX's spaces and commas within a number, its fractions' commands, exponents of units.
+_WITHIN = ((re.compile(r"\{,\}"), ","), (re.compile(r"(?<=\d)(?:\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3})"), ""),
+           (re.compile(r"(?<=[A-Za-z}])(?:\^\{?\d\}?|[²³])"), ""))  # fmt: skip
+_FRACTION = re.compile(
+    r"(?:(?P<whole>\d+)\s*(?=\\)|(?P<whole2>\d+)\s+(?=\d+\s*/))?"
+    r"(?:\\[dt]?frac\s*\{\s*(?P<p>\d+)\s*\}\s*\{\s*(?P<q>\d+)\s*\}|\\[dt]?frac\s*(?P<p1>\d)\s*(?P<q1>\d)"
+    r"|(?P<p2>[\d,]+(?:\.\d+)?)\s*/\s*(?P<q2>[\d,]+(?:\.\d+)?))(?![\d/])",
+    re.ASCII,
+)
 
 
 def number(answer: str) -> str | None:
-    """A GSM8K answer as a canonical decimal: "$1,080.00" → "1080", "−3 apples" → "-3"; None unless it has one number.
+    """A GSM8K answer as its exact value: "$1,080.00" → "1080", "−3 apples" → "-3", "3/4" → "0.75", "1/3" → "1/3".
 
-    What stands around the number (currency, units, percent, markdown) is ignored. 18 = 18.00, 18.5 ≠ 18; a range or
-    two numbers are no answer.
+    What stands around the number (currency, units, percent, LaTeX, markdown) is ignored. 18 = 18.00, 18.5 ≠ 18; a
+    range, two numbers or none are no answer.
     """
-    text = answer.replace("\u2212", "-")
-    found = list(_NUMBER.finditer(text)) if len(text) <= LONGEST else []
-    if len(found) != 1:
+    if len(answer) > LONGEST:
         return None
-    digits = found[0].group().rstrip(",")
+    text = answer.replace("\u2212", "-")
+    for pattern, replacement in _WITHIN:
+        text = pattern.sub(replacement, text)
+    fraction = _FRACTION.search(text)
+    if fraction:
+        value, start, end = _fraction(fraction), fraction.start(), fraction.end()
+        others = _NUMBER.search(text[:start]) or _NUMBER.search(text[end:])
+    else:
+        found = list(_NUMBER.finditer(text))
+        value, start, end = _decimal(found[0].group()) if found else None, found[0].start() if found else 0, 0
+        others = found[1] if len(found) > 1 else None
+    if value is None or others:
+        return None
+    before = text[:start].rstrip("$€£¥({\\ *_`")
+    return _plain(-value if before.endswith("-") else value)
+
+
+def _decimal(digits: str) -> Fraction | None:
+    digits = digits.rstrip(",")
     if "," in digits and not _GROUPED.fullmatch(digits):
         return None
-    before = text[: found[0].start()].rstrip("$€£¥({\\ *_`")
-    plain = format(Decimal(digits.replace(",", "")), "f")
-    plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
-    return f"-{plain}" if before.endswith("-") and plain != "0" else plain
+    return Fraction(digits.replace(",", ""))
 
 
-#: A label at the beginning: a capital, or a small letter with a mark behind it or alone.
-_LABEL = re.compile(r"\(?([A-E])(?=[).:,;*\s]|$)|\(?([a-e])(?=[).:]|$)")
-#: A label anywhere: a capital that stands alone, or a small letter before a bracket.
-_ANY_LABEL = re.compile(r"(?<![A-Za-z0-9'])(?:([A-E])(?![A-Za-z0-9'])|\(?([a-e])\))")
+def _fraction(found: re.Match) -> Fraction | None:
+    top, bottom = (_decimal(found[a] or found[b] or found[c]) for a, b, c in (("p", "p1", "p2"), ("q", "q1", "q2")))
+    if top is None or not bottom:
+        return None
+    return top / bottom + int(found["whole"] or found["whole2"] or 0)
+
+
+def _plain(value: Fraction) -> str:
+    """A decimal where it ends, else p/q: equal values are equal strings."""
+    twos_and_fives = value.denominator
+    for prime in (2, 5):
+        while twos_and_fives % prime == 0:
+            twos_and_fives //= prime
+    if twos_and_fives > 1:
+        return str(value)
+    places = max(value.denominator.bit_length(), 1)
+    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
+    plain = f"{digits[:-places]}.{digits[-places:]}".rstrip("0").rstrip(".")
+    return f"-{plain}" if value < 0 else plain
+
+
+#: A label with its mark: "(B)", "[b]", "B)", "B.", "B:" or markdown's and LaTeX's "**B**", "\boxed{B}", "\text{B}".
+_MARKED = re.compile(
+    r"(?<![A-Za-z0-9'])(?:[(\[{*]+([A-Ea-e])[)\]}*.:]+|([A-Ea-e])(?:[)\]]|[.:](?=\s|$)))(?![A-Za-z0-9])"
+)
+#: A capital that stands alone.
+_CAPITAL = re.compile(r"(?<![A-Za-z0-9'])([A-E])(?![A-Za-z0-9'])")
+#: "A stone": an article, not a label; "A and B", "A is right" are labels.
+_ARTICLE = re.compile(r"(?<![A-Za-z0-9'])A\s+(?!(?:and|or|is|because|since|but|nor|would|as|seems|for)\b)[a-z]")
 
 
 def letter(answer: str, choices: tuple[str, ...]) -> str | None:
     """An ARC answer as one offered label: "B", "(B)", "b)", "(B) converging of plates" → "B"; None otherwise.
 
-    Behind the label there may be any words but another label. The option's own text does not count as one: "(B) A
-    stone" is B where the second option is "A stone", and "A stone" alone is a word with its article, no label.
+    Two labels are none, and a letter within a word is no label. The chosen option's own text behind its label does
+    not count: "(B) A stone" is B where the second option is "A stone", and "A stone" alone is a word with its
+    article. Without `choices`, the labels A to E are offered.
     """
-    text = answer.strip("*_`. \t")
-    match = _LABEL.match(text) if len(text) <= LONGEST else None
-    if match is None:
+    text = answer.strip("*_`$. \t")
+    if len(text) > LONGEST:
         return None
-    label, rest = (match[1] or match[2]).upper(), text[match.end() :].lstrip(").:,;* \t")
-    offered = LETTERS[: len(choices)]
-    if label not in offered:
-        return None
-    option = choices[offered.index(label)].strip(" .")
-    if rest.lower().startswith(option.lower()) and not rest[len(option) :][:1].isalnum():
-        rest = rest[len(option) :]
-    elif re.match(r"A\s+[a-z]", text):
-        return None
-    others = {(upper or lower).upper() for upper, lower in _ANY_LABEL.findall(rest)} - {label}
-    return None if others & set(offered) else label
+    found = {text.upper()} & set(LETTERS) if len(text) == 1 else _labels(_without_option(text, choices))
+    offered = LETTERS[: len(choices)] if choices else LETTERS
+    return found.pop() if len(found) == 1 and found <= set(offered) else None
 
 
-def boxed(answer: str) -> str | None:
-    r"""A MATH answer: the content of the last `\boxed{…}` of the line, else the line; spaces and end marks removed."""
-    content = last_boxed(answer)
-    text = (answer if content is None else content).lstrip(" $").rstrip(" $.")
-    text = re.sub(r"\s+", "", text.replace("\\left", "").replace("\\right", "").replace("\\!", ""))
-    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    return text or None
+def _labels(text: str) -> set[str]:
+    """All labels in a text, in capitals."""
+    marked = {(a or b).upper() for a, b in _MARKED.findall(text)}
+    articles = {m.start() for m in _ARTICLE.finditer(text)}
+    return marked | {m[1] for m in _CAPITAL.finditer(text) if m.start() not in articles}
 
 
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}`, braces inside it balanced; None where there is none or it does not end."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 0, start + len("\\boxed{")
-    for i in range(begin - 1, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[begin:i]
-    return None
+def _without_option(text: str, choices: tuple[str, ...]) -> str:
+    """The text with the option's words behind its label taken out: they may hold another label."""
+    label = re.match(r"\W*(?:([A-E])(?![A-Za-z0-9'])|([a-e])(?=[)\].:]))[)\].:,;*}\s]*", text)
+    if label is None:
+        return text
+    number = LETTERS.index((label[1] or label[2]).upper())
+    option = choices[number].strip(" .").lower() if number < len(choices) else ""
+    rest = text[label.end() :]
+    if option and rest.lower().startswith(option) and not rest[len(option) :][:1].isalnum():
+        return f"({LETTERS[number]}) {rest[len(option) :]}"
+    return text
