@@ -104,7 +104,11 @@ _MARKED = re.compile(
     r"(?<![A-Za-z0-9'])(?:[(\[{*]+([A-Ea-e])[)\]}*.:]+|([A-Ea-e])(?:[)\]]|[.:](?=\s|$)))(?![A-Za-z0-9])"
 )
 #: A capital that stands alone.
-_CAPITAL = re.compile(r"(?<![A-Za-z0-9'])([A-E])(?![A-Za-z0-9'])")
+_CAPITAL = re.compile(r"(?<![A-Za-z0-9'])([A-E])(?![A-Za-z0-9'_^])")
+#: Where a label without a mark may stand: first, or behind words that announce it.
+_ANNOUNCED = re.compile(
+    r"[(\[{*$\\]*(?:(?i:the|correct|right|best|answer|option|choice|is|letter|text|boxed)\b[\s:{(*\\]*)*[A-E](?![A-Za-z0-9'_^])"
+)
 #: "A stone": an article, not a label; "A and B", "A is right" are labels.
 _ARTICLE = re.compile(r"(?<![A-Za-z0-9'])A\s+(?!(?:and|or|is|because|since|but|nor|would|as|seems|for)\b)[a-z]")
 
@@ -128,12 +132,13 @@ def _labels(text: str) -> set[str]:
     """All labels in a text, in capitals."""
     marked = {(a or b).upper() for a, b in _MARKED.findall(text)}
     articles = {m.start() for m in _ARTICLE.finditer(text)}
-    return marked | {m[1] for m in _CAPITAL.finditer(text) if m.start() not in articles}
+    capitals = {m[1] for m in _CAPITAL.finditer(text) if m.start() not in articles}
+    return marked | capitals if marked or _ANNOUNCED.match(text) else set()
 
 
 def _without_option(text: str, choices: tuple[str, ...]) -> str:
     """The text with the option's words behind its label taken out: they may hold another label."""
-    label = re.match(r"\W*(?:([A-E])(?![A-Za-z0-9'])|([a-e])(?=[)\].:]))[)\].:,;*}\s]*", text)
+    label = re.match(r"\W*(?:([A-E])(?![A-Za-z0-9'_^])|([a-e])(?=[)\].:]))[)\].:,;*}\s]*", text)
     if label is None:
         return text
     number = LETTERS.index((label[1] or label[2]).upper())
