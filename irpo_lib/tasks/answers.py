@@ -101,7 +101,7 @@ def _plain(value: Fraction) -> str:
 
 #: A label with its mark: "(B)", "[b]", "B)", "B.", "B:" or markdown's and LaTeX's "**B**", "\boxed{B}", "\text{B}".
 _MARKED = re.compile(
-    r"(?<![A-Za-z0-9'])(?:[(\[{*]+([A-Ea-e])[)\]}*.:]+|([A-Ea-e])(?:[)\]]|[.:](?=\s|$)))(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9'])(?:[(\[{*]+([A-Ea-e])[)\]}*.:]+|(?<![^\s*])([A-Ea-e])(?:[)\]]|[.:](?=\s|$)))(?![A-Za-z0-9])"
 )
 #: A capital that stands alone.
 _CAPITAL = re.compile(r"(?<![A-Za-z0-9'])([A-E])(?![A-Za-z0-9'_^])")
