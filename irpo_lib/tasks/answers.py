@@ -121,7 +121,7 @@ def letter(answer: str, choices: tuple[str, ...]) -> str | None:
     article. Without `choices`, the labels A to E are offered.
     """
     text = answer.strip("*_`$. \t")
-    if len(text) > LONGEST:
+    if len(text) > LONGEST or (len(text) > 1 and text.lower() in (c.strip("*_`$. \t").lower() for c in choices)):
         return None
     found = {text.upper()} & set(LETTERS) if len(text) == 1 else _labels(_without_option(text, choices))
     offered = LETTERS[: len(choices)] if choices else LETTERS
