@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> None:
     # What would stop the first notebook stops here, before anything is written.
     load_tokenizer(config.model)
     for split in ("train", "test"):
-        read_split(get_task(config.task), split)
-    run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{config.task}")
+        read_split(get_task(config.task, config.task_path), split)
+    run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{Path(config.task).stem}")
     run_notebooks(args.preset, config.task, run_dir, config.seed, overrides)
 
 

@@ -19,6 +19,7 @@ class Config:
     """One experiment. Every key is explained in `presets/mini.yaml`; § numbers are the paper's."""
 
     task: str
+    task_path: str | None
     model: str
     seed: int
     dtype: str
@@ -160,6 +161,8 @@ def load_config(preset: str = "mini", task: str | None = None, /, **overrides: A
     if not isinstance(per_task, dict) or not all(isinstance(v, dict) for v in per_task.values()):
         raise UserError(f"{path}: a preset is lines of 'key: value', and per_task has such keys for each task")
     values["task"] = overrides.get("task") or task or values.get("task")
+    if str(values["task"]).endswith(".py"):  # a task of the user's own: the preset's plain values
+        per_task[str(values["task"])] = {}
     if str(values["task"]) not in per_task:
         raise UserError(f"preset '{preset}' has no task '{values['task']}'" + nearest(str(values["task"]), per_task))
     values |= per_task[str(values["task"])]

@@ -4,7 +4,7 @@ Everything of iteration t stands in `RUN/iteration-t/`, made with M_{t-1}; `iter
 How each box does its work is in `stages`.
 """
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from irpo_lib import stages
@@ -21,7 +21,7 @@ class Experiment:
     def __init__(self, config: Config, run_dir: str | Path):
         self.config = config
         self.run_dir = Path(run_dir)
-        self.task: Task = get_task(config.task)
+        self.task: Task = get_task(config.task, config.task_path)
 
     def folder(self, iteration: int, stage: str) -> Path:
         return self.run_dir / f"iteration-{iteration}" / stage
@@ -31,14 +31,18 @@ class Experiment:
         return self.config.model if iteration == 0 else str(self.folder(iteration, "train") / "model")
 
     def train_problems(self) -> list[Problem]:
-        return read_split(self.task, "train")[: self.config.train_problems]
+        return self._split("train")[: self.config.train_problems]
 
     def test_problems(self) -> list[Problem]:
-        return read_split(self.task, "test")[: self.config.test_problems]
+        return self._split("test")[: self.config.test_problems]
 
     def gold(self) -> dict[str, list[int]]:
         """problem id → the token ids of its gold solution."""
         return self._gold
+
+    @cache  # noqa: B019  an experiment lives as long as its process
+    def _split(self, split: str) -> list[Problem]:
+        return read_split(self.task, split)
 
     @cached_property
     def _gold(self) -> dict[str, list[int]]:

@@ -13,7 +13,8 @@ from irpo_lib.errors import UserError
 from irpo_lib.store import MANIFEST, read_json
 
 #: The column of the paper's tables that a task is compared with.
-PAPER_COLUMN = {"gsm8k-mini": "GSM8K", "arc-mini": "ARC-Challenge", "math-mini": "MATH"}
+PAPER_COLUMN = {"gsm8k": "GSM8K", "gsm8k-mini": "GSM8K", "arc": "ARC-Challenge", "arc-mini": "ARC-Challenge",
+                "math": "MATH", "math-mini": "MATH"}  # fmt: skip
 ORDER = ("generate", "reward", "pairs", "reference", "select", "train", "evaluate", "evaluate-dev")
 
 

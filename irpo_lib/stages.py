@@ -55,7 +55,9 @@ def reward_stage(folder: Path, config: Config, generated: Path, problems: list[P
     """Each completion's final answer and whether it is right."""
 
     def work(folder: Path) -> dict[str, Any]:
-        completions = rewarded(read_records(shards(generated), Completion), problems, get_task(config.task))
+        completions = rewarded(
+            read_records(shards(generated), Completion), problems, get_task(config.task, config.task_path)
+        )
         write_records(folder / "completions.parquet", completions)
         return {
             "completions": len(completions),
@@ -171,7 +173,9 @@ def select_stage(
             step = int(checkpoint.name.rpartition("-")[2])
             answers = folder / f"greedy-{step}"
             sample(answers, config, model, held_out, 1, 0.0, "select", weights=str(checkpoint))
-            completions = rewarded(read_records(shards(answers), Completion), held_out, get_task(config.task))
+            completions = rewarded(
+                read_records(shards(answers), Completion), held_out, get_task(config.task, config.task_path)
+            )
             found[step] = greedy_accuracy(completions).accuracy
         remove(folder / "checkpoints")
         best = max(sorted(found), key=found.__getitem__)
@@ -187,7 +191,7 @@ def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Prob
     settings = config.only(*SAMPLING)
     if vote:
         settings |= config.only("majority_samples", "majority_problems", "majority_temperature")
-    task = get_task(config.task)
+    task = get_task(config.task, config.task_path)
 
     def work(folder: Path) -> dict[str, Any]:
         sample(folder / "greedy", config, model, problems, 1, 0.0, "evaluate")
@@ -223,7 +227,7 @@ def sample(
     from irpo_lib.models import encode_prompt, load_model, load_tokenizer
 
     folder.mkdir(exist_ok=True)
-    task, tokenizer, loaded = get_task(config.task), load_tokenizer(model), None
+    task, tokenizer, loaded = get_task(config.task, config.task_path), load_tokenizer(model), None
     starts = range(0, len(problems), config.problems_per_shard)
     with Progress(len(problems), what) as progress:
         for number, start in enumerate(starts):
@@ -256,7 +260,7 @@ def gold_ids(config: Config, problems: Sequence[Problem]) -> dict[str, list[int]
     """problem id → the token ids of its gold solution, where it has one."""
     from irpo_lib.models import encode_reply, load_tokenizer
 
-    task, tokenizer = get_task(config.task), load_tokenizer(config.model)
+    task, tokenizer = get_task(config.task, config.task_path), load_tokenizer(config.model)
     return {p.id: encode_reply(tokenizer, task.prompt(p), p.gold_solution) for p in problems if p.gold_solution}
 
 

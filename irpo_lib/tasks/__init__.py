@@ -4,13 +4,15 @@ A task is a small module-level object of type `Task`. The answer formats (a numb
 are in `answers`; the mini tasks share them with the real ones.
 """
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from irpo_lib.config import DATA
 from irpo_lib.errors import UserError, nearest
 from irpo_lib.records import Problem
-from irpo_lib.tasks import answers, math_answers
+from irpo_lib.tasks import answers, arc, gsm8k, math, math_answers
 from irpo_lib.tasks.jsonl import read_problems
 
 #: Four worked examples stand before each question of math-mini; they are the first four of the training split and
@@ -74,32 +76,65 @@ def _math_mini_examples() -> list[tuple[str, str]]:
     return [(p.question, p.gold_solution or "") for p in problems]
 
 
-TASKS: dict[str, Task] = {
-    "gsm8k-mini": Task(
-        "gsm8k-mini",
-        lambda split: read_mini("gsm8k-mini", split),
-        lambda p: gsm8k_prompt(p.question),
-        lambda a, p: answers.number(a),
-    ),
-    "arc-mini": Task(
-        "arc-mini",
-        lambda split: read_mini("arc-mini", split),
-        lambda p: arc_prompt(p.question, p.choices or ()),
-        lambda a, p: answers.letter(a, p.choices or ()),
-    ),
-    "math-mini": Task(
-        "math-mini",
-        lambda split: read_mini("math-mini", split),
-        lambda p: math_prompt(_math_mini_examples(), p.question),
-        lambda a, p: math_answers.boxed(a),
+def _number(answer: str, problem: Problem) -> str | None:
+    return answers.number(answer)
+
+
+def _letter(answer: str, problem: Problem) -> str | None:
+    return answers.letter(answer, problem.choices or ())
+
+
+def _boxed(answer: str, problem: Problem) -> str | None:
+    return math_answers.boxed(answer)
+
+
+def _mini(name: str, prompt: Callable[[Problem], str], normalise: Callable[[str, Problem], str | None]) -> Task:
+    return Task(name, lambda split: read_mini(name, split), prompt, normalise)
+
+
+#: name → a function of `task_path` (files instead of the hub; None for the hub) that makes the task.
+TASKS: dict[str, Callable[[str | None], Task]] = {
+    "gsm8k-mini": lambda path: _mini("gsm8k-mini", lambda p: gsm8k_prompt(p.question), _number),
+    "arc-mini": lambda path: _mini("arc-mini", lambda p: arc_prompt(p.question, p.choices or ()), _letter),
+    "math-mini": lambda path: _mini("math-mini", lambda p: math_prompt(_math_mini_examples(), p.question), _boxed),
+    "gsm8k": lambda path: Task("gsm8k", lambda split: gsm8k.read(split, path), gsm8k.prompt, _number),
+    "arc": lambda path: Task("arc", lambda split: arc.read(split, path), arc.prompt, _letter),
+    "math": lambda path: Task(
+        "math", lambda split: math.read(split, path), lambda p: math.prompt(p, math.examples(path)), _boxed
     ),
 }
 
 
-def get_task(name: str) -> Task:
+def get_task(name: str, path: str | None = None) -> Task:
+    """A task by its name, or the `task` that a Python file of one's own defines (a name that ends in .py).
+
+    Args:
+        name: "gsm8k", "arc", "math", their mini versions, or "path/to/my_task.py"; see `README.md` here.
+        path: Files with the problems of a real task, in place of the hub.
+
+    Raises:
+        UserError: no such task, or a file that defines none.
+    """
+    if name.endswith(".py"):
+        return _task_of_file(Path(name))
     if name not in TASKS:
         raise UserError(f"unknown task '{name}'" + nearest(name, TASKS))
-    return TASKS[name]
+    return TASKS[name](path)
+
+
+def _task_of_file(path: Path) -> Task:
+    if not path.is_file():
+        raise UserError(f"task file {path} does not exist")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    try:
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+    except Exception as error:  # whatever the user's file raises
+        raise UserError(f"task file {path} cannot be run: {type(error).__name__}: {error}") from error
+    task = getattr(module, "task", None)
+    if not isinstance(task, Task):
+        raise UserError(f"task file {path} must define `task`, an irpo_lib.tasks.Task")
+    return task
 
 
 def read_split(task: Task, split: str) -> list[Problem]:
