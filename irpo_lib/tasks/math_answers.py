@@ -7,6 +7,7 @@ return it is fast, cannot hang, and never calls different things equal. Plain nu
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from math import gcd
 
 #: Longer answers are none; the limit keeps hostile text from costing time.
@@ -73,6 +74,7 @@ _WORD = re.compile(r"[A-Z]?[a-z]{2,}")
 _DECIMAL = re.compile(r"-?\d+(?:\.\d*)?", re.ASCII)
 
 
+@lru_cache(maxsize=4096)  # a gold answer is compared with all samples of its problem
 def normalise(answer: str) -> str | None:
     r"""The canonical form of an answer without its box; None where nothing is left.
 
