@@ -4,6 +4,7 @@ import statistics
 import time
 
 from irpo_lib.rewards import grade
+from irpo_lib.tasks import math_answers
 
 OPTIONS = ("melting of ice", "converging of crustal plates", "erosion by wind", "deposition of river sediments")
 STEPS = "She sells 16 - 3 - 4 = 9 eggs a day. She makes 9 * 2 = 18 dollars. " * 5
@@ -14,8 +15,8 @@ ANSWERS = {
         r"\boxed{\frac{12}{35}}",
         r"$\dfrac12$",
         r"(1, 2)",
-        r"\left[0, \infty\right)",
-        r"5\text{ cm}^2",
+        r"\left[1, \infty\right)",
+        r"51\text{ cm}^2",
         "x^{2} + 1",
     ],
 }
@@ -26,9 +27,12 @@ ROUNDS, AT_ONCE = 5, 3000
 def main() -> None:
     print(f"graders, one core, median of {ROUNDS} rounds of {AT_ONCE} responses (responses/s):")
     for task, answers in ANSWERS.items():
-        responses = [f"{STEPS}\nFinal answer: {answers[i % len(answers)]}" for i in range(AT_ONCE)]
+        # Each answer is another one: normalised answers are cached.
+        different = [answers[i % len(answers)].replace("1", str(1000 + i)) for i in range(AT_ONCE)]
+        responses = [f"{STEPS}\nFinal answer: {answer}" for answer in different]
         rates = []
         for _ in range(ROUNDS):
+            math_answers.normalise.cache_clear()
             started = time.perf_counter()
             for response in responses:
                 grade(task, GOLD[task], response, OPTIONS if task == "arc" else None)
