@@ -54,7 +54,9 @@ def effect(values: Sequence[pd.Series]) -> Effect:
 
 
 def gain(runs: Sequence[Run], better: str, worse: str, measure: str = "greedy", than: str = "greedy") -> Effect:
-    """Points of test accuracy that one model has more than another, on the same problems."""
+    """Points of test accuracy that one model ("last": M_T) has more than another, on the same problems."""
+    last = f"M{iterations(runs)}"
+    better, worse = (last if m == "last" else m for m in (better, worse))
     return effect([100 * (r.outcomes(better, measure) - r.outcomes(worse, than)).dropna() for r in runs])
 
 
@@ -112,8 +114,3 @@ def fewer_pairs(runs: Sequence[Run]) -> list[Effect]:
         effect([pd.Series([100 * (pairs(r, t) - pairs(r, t + 1)) / pairs(r, 1)]) for r in runs])
         for t in range(1, iterations(runs))
     ]
-
-
-def voting(runs: Sequence[Run]) -> list[Effect]:
-    """maj@32 − greedy on the problems that were voted on, for M0 and the last model."""
-    return [gain(runs, m, m, measure="majority") for m in ("M0", f"M{iterations(runs)}")]
