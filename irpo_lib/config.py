@@ -23,6 +23,7 @@ class Config:
     model: str
     seed: int
     dtype: str
+    attention: str
     # § 2, chain-of-thought and answer generation
     iterations: int
     samples: int
@@ -53,6 +54,9 @@ class Config:
     select_checkpoint: bool
     held_out: int
     training_engine: str
+    gradient_checkpointing: bool
+    lora_rank: int
+    lora_alpha: int
     # Figures 2-4, diagnostics
     probe_every: int
     probe_pairs: int
@@ -108,6 +112,9 @@ _NOT_NEGATIVE = (lambda v: 0 <= v < inf), "0 or more and finite"
 _RULES = {
     "dtype": _one_of("float32", "bfloat16", "float16"),
     "engine": _one_of("transformers"),
+    "attention": _one_of("sdpa", "eager", "flash_attention_2"),
+    "lora_rank": _NOT_NEGATIVE,
+    "lora_alpha": _COUNT,
     "training_engine": _one_of("irpo", "trl"),
     "nll_mean": _one_of("sequence", "batch", "sum"),
     "reference_model": _one_of("previous", "seed"),

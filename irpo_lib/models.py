@@ -36,12 +36,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(name: str, dtype: str) -> PreTrainedModel:
+def load_model(name: str, dtype: str, attention: str = "sdpa") -> PreTrainedModel:
     """A causal language model in evaluation mode, on the GPU where there is one."""
     path = _existing(name)
     logging.disable_progress_bar()
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, dtype), attn_implementation=attention, output_loading_info=True
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path}: no model can be loaded from it ({_first_sentence(error)})") from error
     model, missing = loaded[0], loaded[1]["missing_keys"]

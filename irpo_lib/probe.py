@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel, TrainerCallback
 
+from irpo_lib.config import Config
 from irpo_lib.logprobs import score
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import replace_file
+from irpo_lib.weights import computing
 
 #: The columns of probe.parquet that probe.csv has the means of.
 MEASURES = ("chosen_logps", "rejected_logps", "gold_logps", "chosen_token_logps", "rejected_token_logps",
@@ -80,8 +82,8 @@ def look(model: PreTrainedModel, items: Sequence[ProbeItem], step: int) -> list[
 class LogProbe(TrainerCallback):
     """Looks before the first step, then every so many, and after the last; each look is a file that a kill leaves."""
 
-    def __init__(self, items: Sequence[ProbeItem], every: int, folder: Path):
-        self.items, self.every, self.folder = items, every, folder / "probe"
+    def __init__(self, items: Sequence[ProbeItem], config: Config, folder: Path):
+        self.items, self.config, self.folder = items, config, folder / "probe"
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.folder.mkdir(exist_ok=True)
@@ -89,13 +91,14 @@ class LogProbe(TrainerCallback):
             self._look(model, 0)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+        if state.global_step % self.config.probe_every == 0 or state.global_step == state.max_steps:
             self._look(model, state.global_step)
 
     def _look(self, model: PreTrainedModel, step: int) -> None:
         training = model.training
         model.eval()
-        rows = pd.DataFrame([asdict(row) for row in look(model, self.items, step)])
+        with computing(self.config, model.device):
+            rows = pd.DataFrame([asdict(row) for row in look(model, self.items, step)])
         model.train(training)
         replace_file(self.folder / f"step-{step:06d}.parquet", partial(rows.to_parquet, index=False))
 

@@ -31,9 +31,12 @@ from irpo_lib.store import (
 )
 from irpo_lib.tasks import Task, get_task
 
+#: The part of the config that a reference log-prob depends on: LoRA computes with other weights than full fine-tuning.
+SCORING = ("dtype", "attention", "lora_rank")
 #: The part of the config that a training depends on, the number of steps aside.
 TRAINING = ("seed", "dtype", "beta", "alpha", "dpo_weight", "nll_mean", "learning_rate", "warmup_steps", "batch_size",
-            "micro_batch_size", "checkpoint_every", "training_engine", "probe_every", "probe_pairs")  # fmt: skip
+            "micro_batch_size", "checkpoint_every", "training_engine", "attention",
+            "gradient_checkpointing", "lora_rank", "lora_alpha", "probe_every", "probe_pairs")  # fmt: skip
 #: The part that sampled responses depend on.
 SAMPLING = ("task", "seed", "dtype", "top_p", "max_new_tokens", "engine", "problems_per_shard")
 
@@ -109,14 +112,16 @@ def reference_stage(folder: Path, config: Config, pairs: Path, model: str) -> Pa
 
     def work(folder: Path) -> dict[str, Any]:
         from irpo_lib.logprobs import reference_logps
-        from irpo_lib.models import load_model
+        from irpo_lib.weights import computing, load_for_training
 
         records = read_records(pairs / "pairs.parquet", PreferencePair)
-        logps = reference_logps(load_model(model, config.dtype), records)
+        loaded = load_for_training(model, config)
+        with computing(config, loaded.device):
+            logps = reference_logps(loaded, records)
         write_json(folder / "logps.json", logps)
         return {"distinct": len(logps), "responses": 2 * len(records)}
 
-    return run_stage(folder, config.only("dtype"), _inputs(model, pairs=pairs), work)
+    return run_stage(folder, config.only(*SCORING), _inputs(model, pairs=pairs), work)
 
 
 def scored_pairs(pairs: Path, reference: Path) -> list:
@@ -224,7 +229,8 @@ def sample(
 ) -> None:  # fmt: skip
     """Responses of a model (or of `weights` with its tokenizer), shard by shard; shards that are there are kept."""
     from irpo_lib.generation import generate
-    from irpo_lib.models import encode_prompt, load_model, load_tokenizer
+    from irpo_lib.models import encode_prompt, load_tokenizer
+    from irpo_lib.weights import load_checkpoint
 
     folder.mkdir(exist_ok=True)
     task, tokenizer, loaded = get_task(config.task, config.task_path), load_tokenizer(model), None
@@ -236,7 +242,7 @@ def sample(
             if path.is_file():
                 progress.skip(len(part))
                 continue
-            loaded = loaded or load_model(weights or model, config.dtype)
+            loaded = loaded or load_checkpoint(weights or model, model, config)
             prompts = [encode_prompt(tokenizer, task.prompt(p)) for p in part]
             seed = derive_seed(config.seed, what, number)
             drawn = {}
@@ -266,10 +272,11 @@ def gold_ids(config: Config, problems: Sequence[Problem]) -> dict[str, list[int]
 
 def run_training(folder: Path, config: Config, pairs: list, model: str, iteration: int, steps: int, followed: list,
                  keep_checkpoints: bool = False) -> dict[str, Any]:  # fmt: skip
-    from irpo_lib.models import load_model, load_tokenizer
+    from irpo_lib.models import load_tokenizer
+    from irpo_lib.weights import load_for_training
 
     engine = import_module({"irpo": "irpo_lib.training", "trl": "irpo_lib.training_trl"}[config.training_engine])
-    loaded, tokenizer = load_model(model, config.dtype), load_tokenizer(model)
+    loaded, tokenizer = load_for_training(model, config), load_tokenizer(model)
     seed = derive_seed(config.seed, "train", iteration)
     return engine.train(loaded, tokenizer, pairs, config, steps, seed, folder, keep_checkpoints, followed)
 

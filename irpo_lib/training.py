@@ -31,11 +31,12 @@ from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
 from irpo_lib.progress import Progress
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import full_disk_named, remove, replace_file
+from irpo_lib.weights import add_adapters, computing, merged
 
 #: A checkpoint without this file was cut off while it was being written.
 COMPLETE = "complete"
-#: How far margins at step 0 may be from 0, in nats (the reference was scored in other batches).
-MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 2.0, "float16": 2.0}
+#: How far margins at step 0 may be from 0, in nats: the reference was scored in other batches.
+MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 2.0, "float16": 0.5}
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], conf
         UserError: they are not, so reference log-probs and model do not belong together.
     """
     inputs = {k: v.to(model.device) for k, v in collate(examples).items()}
-    with torch.inference_mode():
+    with torch.inference_mode(), computing(config, model.device):
         losses = pair_losses(model, inputs, config.beta, config.alpha, config.dpo_weight)
     margin = losses.margins.abs().max().item() / config.beta
     if config.dpo_weight and not margin <= MARGIN_TOLERANCE[config.dtype]:
@@ -233,6 +234,7 @@ def train(
     checkpoints = folder / "checkpoints"
     last = newest_complete_checkpoint(checkpoints)
     model.config.use_cache = False
+    model = add_adapters(model, config)
     if last is None and config.reference_model == "previous":
         check_step_zero(model, dataset[: config.micro_batch_size], config)
     settings = arguments(config, steps, seed, checkpoints, keep_checkpoints)
@@ -240,10 +242,11 @@ def train(
     trainer.add_callback(MarkComplete())
     trainer.add_callback(ShowProgress())
     if followed:
-        trainer.add_callback(LogProbe(followed, config.probe_every, folder))
+        trainer.add_callback(LogProbe(followed, config, folder))
     trainer.remove_callback(PrinterCallback)
     with full_disk_named(folder):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+        model = merged(model, config.dtype)
         model.config.use_cache = True
         write_model(model, tokenizer, folder / "model")
     log = [row for row in trainer.state.log_history if "loss" in row]
@@ -272,7 +275,10 @@ def arguments(config: Config, steps: int, seed: int, output: Path, keep_checkpoi
         "logging_steps": 1,
         "seed": seed,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": config.dtype == "bfloat16" and torch.cuda.is_available(),
+        "bf16": config.dtype == "bfloat16",
+        "fp16": config.dtype == "float16",
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "remove_unused_columns": False,
         "report_to": [],
         "disable_tqdm": True,

@@ -68,7 +68,6 @@ def trl_trainer(model, tokenizer, dataset: list[ScoredPair], config: Config, set
         beta=config.beta,
         max_length=None,  # longer pairs were left out when the pairs were made; nothing is cut here
         precompute_ref_log_probs=True,  # the log-probs come with the pairs, and no second model is loaded
-        gradient_checkpointing=False,
         train_sampling_strategy="sequential",
     )
     return TokenDPOTrainer(

@@ -1,0 +1,150 @@
+"""LoRA and reduced precision: what is trained, what is saved, and that the reference is scored as the policy is."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import random_pairs
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from irpo_lib import training, training_trl
+from irpo_lib.iteration import Experiment
+from irpo_lib.logprobs import score
+from irpo_lib.models import load_model, load_tokenizer
+from irpo_lib.store import read_json, read_log, read_records
+from irpo_lib.training import ScoredPair
+from irpo_lib.weights import computing, load_checkpoint, load_for_training
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LORA = {"lora_rank": 4, "lora_alpha": 16}
+
+
+def scored(config, pairs):
+    """The pairs with the reference log-probs that the `reference` stage would give them."""
+    model = load_for_training(config.model, config)
+    responses = [(s.pair.prompt_ids, r) for s in pairs for r in (s.pair.chosen_ids, s.pair.rejected_ids)]
+    with computing(config, model.device):
+        logps = dict(score(model, responses))
+    return [ScoredPair(s.pair, logps[2 * i], logps[2 * i + 1]) for i, s in enumerate(pairs)]
+
+
+def train(config, folder, engine=training, **options):
+    pairs = scored(config, random_pairs(24))
+    model, tokenizer = load_for_training(config.model, config), load_tokenizer(config.model)
+    engine.train(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options)
+    return read_log(folder / "log.csv")
+
+
+def tensors(folder):
+    return load_file(folder / "model" / "model.safetensors")
+
+
+@pytest.fixture
+def config(small_config):
+    return replace(small_config, learning_rate=1e-3, batch_size=4, micro_batch_size=2, max_steps=8, checkpoint_every=4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lora", [{}, LORA], ids=["full", "lora"])
+def test_the_reference_is_scored_as_the_policy_is(config, tmp_path, dtype, lora):
+    config = replace(config, dtype=dtype, **lora)
+    log = train(config, tmp_path)
+    assert log[0]["margins"] == pytest.approx(0, abs=1e-4 if dtype == "float32" else 0.1)
+    assert log[0]["dpo"] == pytest.approx(math.log(2), abs=1e-4 if dtype == "float32" else 0.05)
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert {t.dtype for t in tensors(tmp_path).values()} == {getattr(torch, dtype)}
+
+
+def test_the_margin_is_0_in_bfloat16_only_because_both_are_computed_alike(config):
+    """Scored in float32, the reference would be off by more than the step-0 check allows for its own batches."""
+    low = replace(config, dtype="bfloat16")
+    pairs = random_pairs(24)
+    apart = [
+        abs(a.reference_chosen_logps - b.reference_chosen_logps)
+        for a, b in zip(scored(config, pairs), scored(low, pairs), strict=True)
+    ]
+    assert max(apart) > 0.01
+
+
+def test_full_fine_tuning_keeps_float32_weights_and_lora_freezes_the_model_as_it_is(config):
+    assert load_for_training(config.model, replace(config, dtype="bfloat16")).dtype == torch.float32
+    assert load_for_training(config.model, replace(config, dtype="bfloat16", **LORA)).dtype == torch.bfloat16
+
+
+def test_lora_trains_the_linear_layers_and_is_merged_into_a_plain_model(config, tmp_path):
+    config = replace(config, **LORA)
+    train(config, tmp_path, keep_checkpoints=True)
+    before, after = load_file(f"{config.model}/model.safetensors"), tensors(tmp_path)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {n for n in before if "_proj" in n}
+    assert not list((tmp_path / "model").glob("adapter*"))
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    from peft import PeftModel
+
+    base = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32)
+    unmerged = PeftModel.from_pretrained(base, tmp_path / "checkpoints" / "checkpoint-8")
+    ids = torch.tensor([[1, 5, 9, 4, 7]])
+    with torch.no_grad():
+        assert torch.allclose(plain(ids).logits, unmerged(ids).logits, atol=1e-4)
+        loaded = load_checkpoint(str(tmp_path / "checkpoints" / "checkpoint-8"), config.model, config)
+        assert torch.allclose(plain(ids).logits, loaded(ids).logits, atol=1e-4)
+
+
+def test_lora_resumes_from_its_checkpoint(config, tmp_path):
+    config = replace(config, **LORA)
+    log = train(config, tmp_path / "whole", keep_checkpoints=True)
+    shutil.copytree(tmp_path / "whole/checkpoints/checkpoint-4", tmp_path / "cut/checkpoints/checkpoint-4")
+    state = tmp_path / "cut/checkpoints/checkpoint-4/trainer_state.json"
+    marked = read_json(state)
+    marked["log_history"][0]["loss"] = 1234.0
+    state.write_text(json.dumps(marked))
+    resumed = train(config, tmp_path / "cut")
+    assert resumed[0]["loss"] == 1234.0
+    assert resumed[1:] == log[1:]
+    for name, tensor in tensors(tmp_path / "whole").items():
+        assert torch.equal(tensor, tensors(tmp_path / "cut")[name]), name
+
+
+def test_both_engines_train_adapters_alike(config, tmp_path):
+    config = replace(config, micro_batch_size=1, **LORA)
+    ours, theirs = train(config, tmp_path / "irpo"), train(config, tmp_path / "trl", engine=training_trl)
+    assert [r["loss"] for r in ours[:1]] == pytest.approx([r["loss"] for r in theirs[:1]], abs=1e-4)
+    assert [r["chosen_rewards"] for r in theirs][-1] != 0
+
+
+def test_gradient_checkpointing_changes_no_loss(config, tmp_path):
+    plain = train(config, tmp_path / "plain")
+    saving = train(replace(config, gradient_checkpointing=True), tmp_path / "saving")
+    assert [r["loss"] for r in saving] == pytest.approx([r["loss"] for r in plain], abs=1e-5)
+
+
+def test_attention_implementations_agree(config):
+    pairs = random_pairs(10)
+    eager, sdpa = (scored(replace(config, attention=a), pairs) for a in ("eager", "sdpa"))
+    for a, b in zip(eager, sdpa, strict=True):
+        assert a.reference_chosen_logps == pytest.approx(b.reference_chosen_logps, abs=1e-3)
+
+
+def test_the_loop_with_lora_and_a_chosen_checkpoint(small_config, tmp_path):
+    config = replace(
+        small_config, model="mini-llama", iterations=2, temperatures=(1.0, 1.0), max_new_tokens=100, samples=3,
+        train_problems=8, majority_iterations=(), select_checkpoint=True, held_out=2, probe_every=2, **LORA,
+    )  # fmt: skip
+    experiment = Experiment(config, tmp_path)
+    experiment.run()
+    m1, m2 = (load_model(experiment.model(t), "float32") for t in (1, 2))
+    assert any(not torch.equal(a, b) for a, b in zip(m1.parameters(), m2.parameters(), strict=True))
+    from irpo_lib.records import PreferencePair
+
+    pairs = read_records(experiment.pair(2) / "pairs.parquet", PreferencePair)
+    eos = load_tokenizer("mini-llama").eos_token_id
+    bos = load_tokenizer("mini-llama").bos_token_id
+    for p in pairs:
+        assert p.prompt_ids.count(bos) == 1
+        assert p.chosen_ids.count(eos) == 1
+        assert p.chosen_ids[-1] == eos
