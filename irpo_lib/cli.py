@@ -35,11 +35,12 @@ def run(args: argparse.Namespace) -> None:
     overrides = parse_overrides(args.set)
     config = load_config(args.preset, args.task, **overrides)  # before the imports that take seconds
     from irpo_lib.course import run_notebooks
-    from irpo_lib.models import load_tokenizer
+    from irpo_lib.models import check_weights, load_tokenizer
     from irpo_lib.tasks import get_task, read_split
 
     # What would stop the first notebook stops here, before anything is written.
     load_tokenizer(config.model)
+    check_weights(config.model)
     for split in ("train", "test"):
         read_split(get_task(config.task, config.task_path), split)
     run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{Path(config.task).stem}")

@@ -33,6 +33,7 @@ def generate(
     max_new_tokens: int,
     seed: int,
     rows: int = ROWS,
+    end: int | None = None,
 ) -> Iterator[tuple[int, list[Sample]]]:
     """Samples n responses a prompt; yields (index of the prompt, its samples) as batches finish.
 
@@ -45,10 +46,11 @@ def generate(
         max_new_tokens: A response that has no EOS by then is cut.
         seed: The same seed, prompts and `rows` give the same samples.
         rows: The size of a batch, in responses.
+        end: The token that ends a reply, where the model's config may not name it (`models.end_token_id`).
     """
     if temperature == 0 and n != 1:
         raise ValueError(f"greedy decoding gives one response, not {n}: set temperature above 0")
-    eos = _eos_ids(model)
+    eos = _eos_ids(model, end)
     generator = torch.Generator(model.device).manual_seed(seed)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     at_once = max(1, rows // n)
@@ -133,12 +135,14 @@ def _pick(logits: torch.Tensor, temperature: float, top_p: float, generator: tor
     return (probabilities / noise).argmax(-1)
 
 
-def _eos_ids(model: PreTrainedModel) -> torch.Tensor:
+def _eos_ids(model: PreTrainedModel, end: int | None) -> torch.Tensor:
     eos = model.generation_config.eos_token_id
     eos = model.config.eos_token_id if eos is None else eos
-    if eos is None:
+    found = set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+    found |= set() if end is None else {end}
+    if not found:
         raise ValueError("the model's config names no EOS token: generation would never end")
-    return torch.tensor([eos] if isinstance(eos, int) else eos, device=model.device)
+    return torch.tensor(sorted(found), device=model.device)
 
 
 class GrowingLayer(DynamicLayer):

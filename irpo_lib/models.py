@@ -30,7 +30,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # a broken file raises nearly anything: KeyError, ValueError, a bare Exception
-        raise UserError(f"{path}: no tokenizer can be loaded from it ({_first_sentence(error)})") from error
+        raise UserError(_not_loaded(path, "tokenizer", error)) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"{path}: the tokenizer has no EOS token; a finished response must end with one")
     return tokenizer
@@ -45,7 +45,7 @@ def load_model(name: str, dtype: str, attention: str = "sdpa") -> PreTrainedMode
             path, dtype=getattr(torch, dtype), attn_implementation=attention, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{path}: no model can be loaded from it ({_first_sentence(error)})") from error
+        raise UserError(_not_loaded(path, "model", error)) from error
     model, missing = loaded[0], loaded[1]["missing_keys"]
     if missing:  # transformers would fill them with random numbers
         raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
@@ -65,17 +65,35 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 
 def encode_reply(tokenizer: PreTrainedTokenizerBase, prompt: str, reply: str) -> list[int]:
-    """A written reply (a gold solution) as the token ids that follow the prompt's, with exactly one EOS."""
-    eos = tokenizer.eos_token_id
+    """A written reply (a gold solution) as the token ids that follow the prompt's, with exactly one end token."""
     if tokenizer.chat_template is None:
-        return [*tokenizer(" " + reply, add_special_tokens=False)["input_ids"], eos]
+        return [*tokenizer(" " + reply, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    end = end_token_id(tokenizer)
+    ids = _after_prompt(tokenizer, prompt, reply)
+    return [*ids[: ids.index(end)], end] if end in ids else [*ids, end]
+
+
+def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What ends a reply: the special token that the chat template writes behind it, else EOS.
+
+    They differ where a chat template is used with a tokenizer whose EOS is the one of pre-training.
+    """
+    if tokenizer.chat_template is None:
+        return tokenizer.eos_token_id
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
+        tokenizer.all_special_ids
+    )
+    return next((i for i in _after_prompt(tokenizer, "Hello", "Hello") if i in special), tokenizer.eos_token_id)
+
+
+def _after_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, reply: str) -> list[int]:
+    """The token ids with which the chat template goes on behind the prompt."""
     user, assistant = {"role": "user", "content": prompt}, {"role": "assistant", "content": reply}
     before = _render(tokenizer, [user], add_generation_prompt=True)
     whole = _render(tokenizer, [user, assistant])
     if not whole.startswith(before):
         raise UserError("the chat template changes the prompt when a reply follows: gold solutions cannot be encoded")
-    ids = tokenizer(whole[len(before) :], add_special_tokens=False)["input_ids"]
-    return [*ids[: ids.index(eos)], eos] if eos in ids else [*ids, eos]
+    return tokenizer(whole[len(before) :], add_special_tokens=False)["input_ids"]
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:
@@ -87,6 +105,23 @@ def _existing(name: str) -> str:
     if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or name == "mini-llama"):
         raise UserError(f"the model folder {path} does not exist")
     return path
+
+
+def check_weights(name: str) -> None:
+    """Raises UserError where a model folder has no weights, before any work is done with its tokenizer alone."""
+    folder = Path(_existing(name))
+    if folder.is_dir() and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise UserError(f"{folder}: the model's weights (*.safetensors) are missing from it")
+
+
+def _not_loaded(path: str, what: str, error: Exception) -> str:
+    if Path(path).is_dir():
+        return f"{path}: no {what} can be loaded from it ({_first_sentence(error)})"
+    return (
+        f"the {what} of {path} is neither on this machine nor to be had from the hub: accept its licence at "
+        f"https://huggingface.co/{path} if it has one, get it with `hf download {path}` where there is a network, and "
+        f"pass model=FOLDER ({_first_sentence(error)})"
+    )
 
 
 def _first_sentence(error: Exception) -> str:

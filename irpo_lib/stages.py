@@ -229,7 +229,7 @@ def sample(
 ) -> None:  # fmt: skip
     """Responses of a model (or of `weights` with its tokenizer), shard by shard; shards that are there are kept."""
     from irpo_lib.generation import generate
-    from irpo_lib.models import encode_prompt, load_tokenizer
+    from irpo_lib.models import encode_prompt, end_token_id, load_tokenizer
     from irpo_lib.weights import load_checkpoint
 
     folder.mkdir(exist_ok=True)
@@ -246,7 +246,10 @@ def sample(
             prompts = [encode_prompt(tokenizer, task.prompt(p)) for p in part]
             seed = derive_seed(config.seed, what, number)
             drawn = {}
-            for index, samples in generate(loaded, prompts, n, temperature, config.top_p, config.max_new_tokens, seed):
+            drawing = generate(
+                loaded, prompts, n, temperature, config.top_p, config.max_new_tokens, seed, end=end_token_id(tokenizer)
+            )
+            for index, samples in drawing:
                 drawn[index] = samples
                 progress.add(1)
             records = [

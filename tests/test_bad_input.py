@@ -105,7 +105,7 @@ def test_settings(fails, arguments, parts):
         ("- beta", "key: value"),
         ("beta: [", "not valid YAML"),
         ("task: gsm8k-mini\nper_task: {gsm8k-mini: null}", "per_task"),
-        ("task: gsm8k-mini\nper_task: {gsm8k-mini: {}}", "these keys are missing: alpha, batch_size"),
+        ("task: gsm8k-mini\nper_task: {gsm8k-mini: {}}", "these keys are missing: alpha, attention, batch_size"),
         ("task: gsm8k-mini\nbetta: 1\nper_task: {gsm8k-mini: {}}", "unknown key 'betta'; did you mean 'beta'?"),
     ],
 )
@@ -123,7 +123,7 @@ def test_presets_of_ones_own(fails, tmp_path, text, part):
         (["run", "--preset", "minni"], "did you mean 'mini'?"),
         (["run", "--set", "model=./no-such-model"], "./no-such-model does not exist"),
         (["status", "no-such-run"], "no-such-run does not exist"),
-        (["table", "."], "no evaluated model yet"),
+        (["table", "."], "holds no run with an evaluated M0 yet"),
     ],
 )
 def test_the_command_in_a_process_of_its_own(tmp_path, arguments, part):
