@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from irpo_lib.checkpoints import MarkComplete, newest_complete_checkpoint, write_model
 from irpo_lib.config import Config
 from irpo_lib.errors import UserError
 from irpo_lib.logprobs import Batch, make_batch, sequence_logps
@@ -33,8 +34,6 @@ from irpo_lib.records import PreferencePair
 from irpo_lib.store import full_disk_named, remove, replace_file
 from irpo_lib.weights import add_adapters, computing, merged
 
-#: A checkpoint without this file was cut off while it was being written.
-COMPLETE = "complete"
 #: How far margins at step 0 may be from 0, in nats: the reference was scored in other batches.
 MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 2.0, "float16": 0.5}
 
@@ -163,20 +162,6 @@ class ShowProgress(TrainerCallback):
         self.progress.close()
 
 
-class MarkComplete(TrainerCallback):
-    """Marks a checkpoint as whole after its last file was written."""
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-
-def newest_complete_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from: never one that was cut off while it was being written."""
-    found = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
-
-
 def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], config: Config) -> None:
     """The policy starts as the reference: margins are 0 and the DPO term is ln 2 before the first step.
 
@@ -286,16 +271,6 @@ def arguments(config: Config, steps: int, seed: int, output: Path, keep_checkpoi
         "logging_strategy": "steps",
         "log_level": "error",
     }
-
-
-def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A model folder as transformers and vLLM read it (safetensors); there whole or not at all."""
-    temporary = folder.with_name(folder.name + ".tmp")
-    remove(temporary)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    remove(folder)
-    temporary.rename(folder)
 
 
 def write_log(path: Path, rows: list[dict[str, float]]) -> None:

@@ -12,13 +12,14 @@ import torch
 from helpers import kill_stage, random_pairs, with_reference
 
 from irpo_lib import stages, training, training_trl
+from irpo_lib.checkpoints import newest_complete_checkpoint
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.models import load_model, load_tokenizer
 from irpo_lib.records import Completion, Problem
 from irpo_lib.rewards import reward
 from irpo_lib.store import read_json, read_log, read_records
-from irpo_lib.training import check_step_zero, newest_complete_checkpoint, training_order
+from irpo_lib.training import check_step_zero, training_order
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
