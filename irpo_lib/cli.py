@@ -61,6 +61,13 @@ def reproduce(args: argparse.Namespace) -> None:
         show(results)
 
 
+def plan(args: argparse.Namespace) -> None:
+    from irpo_lib.config import load_config, parse_overrides
+    from irpo_lib.plan import plan_table
+
+    print(plan_table(load_config(args.preset, args.task, **parse_overrides(args.set))))
+
+
 def status(args: argparse.Namespace) -> None:
     from irpo_lib.tables import status_table
 
@@ -126,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--run-dir", help="default: runs/PRESET-TASK")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
     p.set_defaults(command=run)
+
+    p = commands.add_parser("plan", help="the memory that a preset needs, computed")
+    p.add_argument("--preset", default="mini", help="a name in irpo_lib/presets, or a YAML file (default: mini)")
+    p.add_argument("--task", help="overrides the preset's task")
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
+    p.set_defaults(command=plan)
 
     p = commands.add_parser("status", help="what a run has done: stages, counts, times, accuracies")
     p.add_argument("run_dir")

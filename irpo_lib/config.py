@@ -31,6 +31,7 @@ class Config:
     top_p: float
     max_new_tokens: int
     engine: str
+    generation_rows: int
     problems_per_shard: int
     train_problems: int | None
     # § 2, preference pairs
@@ -125,6 +126,7 @@ _RULES = {
     "temperatures": ((lambda v: all(0 < t < inf for t in v)), "above 0 and finite each"),
     "top_p": ((lambda v: 0 < v <= 1), "above 0 and at most 1"),
     "max_new_tokens": _COUNT,
+    "generation_rows": _COUNT,
     "problems_per_shard": _COUNT,
     "train_problems": _COUNT_OR_ALL,
     "pairs_per_problem": _COUNT,

@@ -38,7 +38,7 @@ TRAINING = ("seed", "dtype", "beta", "alpha", "dpo_weight", "nll_mean", "learnin
             "micro_batch_size", "checkpoint_every", "training_engine", "attention",
             "gradient_checkpointing", "lora_rank", "lora_alpha", "probe_every", "probe_pairs")  # fmt: skip
 #: The part that sampled responses depend on.
-SAMPLING = ("task", "seed", "dtype", "top_p", "max_new_tokens", "engine", "problems_per_shard")
+SAMPLING = ("task", "seed", "dtype", "top_p", "max_new_tokens", "engine", "generation_rows", "problems_per_shard")
 
 
 def generate_stage(folder: Path, config: Config, model: str, problems: list[Problem], iteration: int) -> Path:
@@ -247,8 +247,9 @@ def sample(
             seed = derive_seed(config.seed, what, number)
             drawn = {}
             drawing = generate(
-                loaded, prompts, n, temperature, config.top_p, config.max_new_tokens, seed, end=end_token_id(tokenizer)
-            )
+                loaded, prompts, n, temperature, config.top_p, config.max_new_tokens, seed,
+                config.generation_rows, end_token_id(tokenizer),
+            )  # fmt: skip
             for index, samples in drawing:
                 drawn[index] = samples
                 progress.add(1)

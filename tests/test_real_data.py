@@ -5,11 +5,17 @@ import re
 from collections import Counter, defaultdict
 
 import pytest
+from architectures import BEGIN, write_model
 from conftest import REAL_DATA
 
+from irpo_lib.config import load_config
+from irpo_lib.errors import UserError
+from irpo_lib.iteration import Experiment
+from irpo_lib.models import end_token_id, load_tokenizer
 from irpo_lib.pairs import build_pairs
-from irpo_lib.records import Completion, Problem
+from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import reward
+from irpo_lib.store import read_records
 from irpo_lib.tasks import get_task
 from irpo_lib.tasks.answers import letter
 from irpo_lib.tasks.gsm8k import read_gsm8k
@@ -118,3 +124,30 @@ def test_every_option_of_arc_is_found_with_and_without_its_text():
                 if not re.match(r"[A-E]\b", text):
                     assert letter(text, options) is None, (text, options)
     assert items > 7000
+
+
+@pytest.mark.parametrize(("name", "task", "rank"), [("qwen-2", "gsm8k", 0), ("llama-2", "arc", 2)])
+def test_the_loop_runs_on_real_problems(name, task, rank, tmp_path):
+    """Mechanically: a random model learns nothing. No doubled BOS, one end token a finished response."""
+    folder = write_model(name, tmp_path / "model")
+    tokenizer = load_tokenizer(folder)
+    config = load_config(
+        "mini", task, task_path=str(REAL_DATA / task), model=folder, lora_rank=rank, iterations=1, temperatures=[1.0],
+        train_problems=40, test_problems=40, samples=2, max_new_tokens=12, max_steps=2, checkpoint_every=2,
+        majority_iterations=[], gold_in_winners=task == "gsm8k", max_length=1024,
+    )  # fmt: skip
+    experiment = Experiment(config, tmp_path / "run")
+    if task == "gsm8k":
+        experiment.run()
+        pairs = read_records(experiment.pair(1) / "pairs.parquet", PreferencePair)
+        assert pairs
+        assert all(p.chosen_ids.count(end_token_id(tokenizer)) == 1 for p in pairs)
+    else:  # a random model is never right, and without gold solutions there is no winner to train on
+        with pytest.raises(UserError, match="no preference pair"):
+            experiment.run()
+    completions = read_records(experiment.reward(1) / "completions.parquet", Completion)
+    assert len(completions) == 80
+    begin = BEGIN.get(name)
+    for c in completions:
+        assert c.token_ids.count(end_token_id(tokenizer)) == (c.finish_reason == "stop")
+        assert begin is None or c.prompt_ids.count(tokenizer.convert_tokens_to_ids(begin)) == 1
