@@ -69,7 +69,7 @@ def encode_reply(tokenizer: PreTrainedTokenizerBase, prompt: str, reply: str) ->
     if tokenizer.chat_template is None:
         return [*tokenizer(" " + reply, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     end = end_token_id(tokenizer)
-    ids = _after_prompt(tokenizer, prompt, reply)
+    ids = tokenizer(_text_after_prompt(tokenizer, prompt, reply), add_special_tokens=False)["input_ids"]
     return [*ids[: ids.index(end)], end] if end in ids else [*ids, end]
 
 
@@ -80,20 +80,21 @@ def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """
     if tokenizer.chat_template is None:
         return tokenizer.eos_token_id
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
-        tokenizer.all_special_ids
-    )
-    return next((i for i in _after_prompt(tokenizer, "Hello", "Hello") if i in special), tokenizer.eos_token_id)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = (special | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+    behind = _text_after_prompt(tokenizer, "Hello", "Hello").rpartition("Hello")[2]
+    found = tokenizer(behind, add_special_tokens=False)["input_ids"] if behind else []
+    return next((i for i in found if i in special), tokenizer.eos_token_id)
 
 
-def _after_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, reply: str) -> list[int]:
-    """The token ids with which the chat template goes on behind the prompt."""
+def _text_after_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, reply: str) -> str:
+    """The text with which the chat template goes on behind the prompt."""
     user, assistant = {"role": "user", "content": prompt}, {"role": "assistant", "content": reply}
     before = _render(tokenizer, [user], add_generation_prompt=True)
     whole = _render(tokenizer, [user, assistant])
     if not whole.startswith(before):
         raise UserError("the chat template changes the prompt when a reply follows: gold solutions cannot be encoded")
-    return tokenizer(whole[len(before) :], add_special_tokens=False)["input_ids"]
+    return whole[len(before) :]
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:
