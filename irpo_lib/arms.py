@@ -39,7 +39,7 @@ class Arm:
     iteration: int = 1
 
 
-SFT, DPO = {"dpo_weight": 0.0, "alpha": 1.0}, {"alpha": 0.0}
+SFT, DPO = {"dpo_weight": 0.0, "alpha": 1.0}, {"dpo_weight": 1.0, "alpha": 0.0}
 
 #: Table 2 has these, and Table 1 too.
 BASELINES = (
