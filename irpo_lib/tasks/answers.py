@@ -5,6 +5,7 @@ is no falling back to the last number of the text. Every function here is linear
 """
 
 import re
+import unicodedata
 from fractions import Fraction
 
 LETTERS = "ABCDE"
@@ -36,8 +37,17 @@ def _first_line(text: str) -> str | None:
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+", re.ASCII)
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 #: What is removed: LaTeX's spaces and commas within a number, its fractions' commands, exponents of units.
-_WITHIN = ((re.compile(r"\{,\}"), ","), (re.compile(r"(?<=\d)(?:\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3})"), ""),
-           (re.compile(r"(?<=[A-Za-z}])(?:\^\{?\d\}?|[²³])"), ""))  # fmt: skip
+_WITHIN = ((re.compile(r"\{,\}"), ","), (re.compile(r"(?<=[\d,])(?:\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3})"), ""),
+           (re.compile(r"(?<=[A-Za-z}])\^\{?\d\}?"), ""))  # fmt: skip
+_SUPERSCRIPTS = re.compile("[²³]")
+#: What makes of a number a bound, a part of a formula, or a denial.
+_NO_VALUE = re.compile(
+    r"[<>≤≥±]|\\(?:sqrt|pi|le|ge|pm|times|cdot)\b|√|π|\d\+|(?<![A-Za-z\\])[A-Za-z]\d|[a-z]\s*[+*]\s*\d|\b(?:at\s+(?:least|most)|"
+    r"(?:more|less|fewer)\s+than|not|or\s+(?:more|less))\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_SCALES = {"hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "billion": 10**9}
+_SCALE = re.compile(r"\s*(hundred|thousand|million|billion)\b|k\b", re.IGNORECASE)
 _FRACTION = re.compile(
     r"(?:(?P<whole>\d+)\s*(?=\\)|(?P<whole2>\d+)\s+(?=\d+\s*/))?"
     r"(?:\\[dt]?frac\s*\{\s*(?P<p>\d+)\s*\}\s*\{\s*(?P<q>\d+)\s*\}|\\[dt]?frac\s*(?P<p1>\d)\s*(?P<q1>\d)"
@@ -54,7 +64,10 @@ def number(answer: str) -> str | None:
     """
     if len(answer) > LONGEST:
         return None
-    text = answer.replace("\u2212", "-")
+    text = unicodedata.normalize("NFKC", _SUPERSCRIPTS.sub("", answer)).replace("\u2212", "-")
+    text = re.sub(r"^–(?=\d)", "-", text)
+    if _NO_VALUE.search(text) or ("\\boxed{" in text and "}" not in text):
+        return None
     for pattern, replacement in _WITHIN:
         text = pattern.sub(replacement, text)
     fraction = _FRACTION.search(text)
@@ -64,6 +77,9 @@ def number(answer: str) -> str | None:
     else:
         found = list(_NUMBER.finditer(text))
         value, start, end = _decimal(found[0].group()) if found else None, found[0].start() if found else 0, 0
+        scale = _SCALE.match(text, found[0].end()) if found else None
+        if scale and value is not None:
+            value *= _SCALES[(scale[1] or "k").lower()]
         others = found[1] if len(found) > 1 else None
     if value is None or others:
         return None
@@ -107,8 +123,12 @@ _MARKED = re.compile(
 _CAPITAL = re.compile(r"(?<![A-Za-z0-9'])([A-E])(?![A-Za-z0-9'_^])")
 #: Where a label without a mark may stand: first, or behind words that announce it.
 _ANNOUNCED = re.compile(
-    r"[(\[{*$\\]*(?:(?i:the|correct|right|best|answer|option|choice|is|letter|text|boxed)\b[\s:{(*\\]*)*[A-E](?![A-Za-z0-9'_^])"
+    r"[(\[{*$\\]*(?:(?i:the|correct|right|best|answer|option|choice|is|letter|text|textbf|mathrm|boxed|it|so|i|think|choose|pick)\b[\s:{(*\\]*)*[A-E](?![A-Za-z0-9'_^])"
 )
+#: A small letter as a second label: "B or c".
+_SECOND = re.compile(r"\b(?:or|and)\s+\(?([a-e])\)?(?=[\s.,;]*$)")
+#: A label that is named in order to be rejected.
+_REJECTED = re.compile(r"\b[A-E]\)?\s+(?:is|was)(?:n['’]t|\s+(?:not|incorrect|wrong|false))\b")
 #: "A stone": an article, not a label; "A and B", "A is right" are labels.
 _ARTICLE = re.compile(r"(?<![A-Za-z0-9'])A\s+(?!(?:and|or|is|because|since|but|nor|would|as|seems|for)\b)[a-z]")
 
@@ -120,7 +140,7 @@ def letter(answer: str, choices: tuple[str, ...]) -> str | None:
     not count: "(B) A stone" is B where the second option is "A stone", and "A stone" alone is a word with its
     article. Without `choices`, the labels A to E are offered.
     """
-    text = answer.strip("*_`$. \t")
+    text = answer.strip("*_`$. \t\"'“”‘’")
     if len(text) > LONGEST or (len(text) > 1 and text.lower() in (c.strip("*_`$. \t").lower() for c in choices)):
         return None
     found = {text.upper()} & set(LETTERS) if len(text) == 1 else _labels(_without_option(text, choices))
@@ -130,7 +150,9 @@ def letter(answer: str, choices: tuple[str, ...]) -> str | None:
 
 def _labels(text: str) -> set[str]:
     """All labels in a text, in capitals."""
-    marked = {(a or b).upper() for a, b in _MARKED.findall(text)}
+    if _REJECTED.search(text):
+        return set()
+    marked = {(a or b).upper() for a, b in _MARKED.findall(text)} | {m[1].upper() for m in _SECOND.finditer(text)}
     articles = {m.start() for m in _ARTICLE.finditer(text)}
     capitals = {m[1] for m in _CAPITAL.finditer(text) if m.start() not in articles}
     return marked | capitals if marked or _ANNOUNCED.match(text) else set()

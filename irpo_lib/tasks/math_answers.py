@@ -9,6 +9,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd
+from typing import Any
 
 #: Longer answers are none; the limit keeps hostile text from costing time.
 LONGEST = 1000
@@ -16,15 +17,17 @@ _UNICODE = str.maketrans({
     "−": "-", "–": "-", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt", "×": r"\times ", "·": r"\cdot ", "°": r"^\circ ",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\neq ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "θ": r"\theta ",
     "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "\u00a0": " ", "\u202f": " ",
-    "（": "(", "）": ")", "，": ",", "\x00": " ",
+    "±": r"\pm ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "（": "(", "）": ")", "，": ",", "\x00": " ",
 })  # fmt: skip
 _ATOM = r"(?:\{[^{}]*\}|\d|[a-zA-Z]|\\pi)"
 _TEXT = r"\\(?:text|textrm|textbf|textit|textnormal|mbox|mathrm|mathbf|mathit|rm|hbox|operatorname)"
-_NOT_UNITS = r"(?!(?:and|or|to|mod|pi|sqrt|times|base|in|if|for|is|with|plus|minus|where)\b)"
+_NOT_UNITS = (
+    r"(?!(?:hundred|thousand|million|billion|and|or|to|mod|pi|sqrt|times|base|in|if|for|is|with|plus|minus|where)\b)"
+)
 _TERM, _BRACKETED = r"[^/+\-,()=<>\[\]]+", r"(?<=\()[^/,()]+(?=\))"
 _WORD_OF_A_UNIT = rf"{_NOT_UNITS}[a-zA-Z]{{2,}}\.?"
 #: (what the rule does, before, after, pattern, replacement), in the order in which they are applied.
-RULES: tuple[tuple[str, str, str, str, str], ...] = (
+RULES: tuple[tuple[str, str, str, str, Any], ...] = (
     ("mathematics' delimiters", r"\(5\)", "5", r"\\[()\[\]](?=.)|\\[\])]$", ""),
     ("dollar signs", r"\$5", "5", r"\\?\$", ""),
     ("a doubled backslash before a word", r"\\frac12", r"\frac12", r"\\\\(?=[a-zA-Z]{2})", r"\\"),
@@ -33,7 +36,7 @@ RULES: tuple[tuple[str, str, str, str, str], ...] = (
     ("display and text fractions", r"\dfrac12", r"\frac12", r"\\[dtc]frac", r"\\frac"),
     ("spacing commands", r"1\,000", "1000", r"\\[,;:!]|\\q?quad(?![a-zA-Z])|(?<!\\)\\ |~|\\(?:thin|thick)space", ""),
     ("a comma in braces", "1{,}000", "1,000", r"\{,\}", ","),
-    ("degrees", r"90^\circ", "90", r"\^?\{?\\(?:circ|degree)(?![a-zA-Z])\}?|\\text\{\s*degrees?\s*\}", ""),
+    ("degrees", r"90^\circ", "90", r"\s*\^?\s*\{?\\(?:circ|degree)(?![a-zA-Z])\}?|\\text\{\s*degrees?\s*\}", ""),
     ("percent", r"50\%", "50", r"\\?%|\s*\bpercent\b", ""),
     ("a unit in text", r"5\text{ cm}^2", "5", rf"(?<=[\d}}a-z)])\s*{_TEXT}\s*\{{[^{{}}]*\}}(?:\^\{{?\d\}}?)?$", ""),
     ("a unit in words", "10 square units", "10",
@@ -44,11 +47,19 @@ RULES: tuple[tuple[str, str, str, str, str], ...] = (
     ("words in text", r"\text{even}", "even", rf"{_TEXT}\s*\{{([^{{}}]*)\}}", r"\1"),
     ("a mixed number", "1 1/2", r"1\frac{1}{2}", r"^(-?\d+)\s+(\d+)/(\d+)$", r"\1\\frac{\2}{\3}"),
     ("membership", r"x \in [0,1]", "[0,1]", r"^[a-zA-Z]\s*\\in(?![a-zA-Z])", ""),
-    ("names of comparisons", r"x \leq 2", r"x \le 2", r"\\(le|ge|ne)q(?![a-zA-Z])", r"\\\1"),
+    ("names of comparisons", r"x \leq 2", r"x \le 2", r"\\(le|ge|ne)q(?:slant)?(?![a-zA-Z])", r"\\\1"),
+    ("names of braces", r"\lbrace 1\rbrace", r"\{ 1\}", r"\\([lr])brace(?![a-zA-Z])",
+     lambda m: r"\{" if m[1] == "l" else r"\}"),
+    ("names of sets", r"\varnothing", r"\emptyset", r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
+    ("blackboard letters", r"\Bbb R", r"\mathbb{R}", r"\\(?:Bbb|mathbb)\s*\{?([A-Z])\}?", r"\\mathbb{\1}"),
+    ("infinity in letters", "infinity", r"\infty", r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])", r"\\infty"),
+    ("brackets of matrices", r"\begin{bmatrix}", r"\begin{pmatrix}", r"(\\(?:begin|end)\{)bmatrix\}", r"\1pmatrix}"),
     ("unequal", r"x \not= 2", r"x \ne 2", r"\\not\s*=", r"\\ne"),
     ("products", r"6 \times 10", r"6 \cdot 10", r"\\times(?![a-zA-Z])|(?<!\*)\*(?!\*)", r"\\cdot"),
     ("pi and roots in letters", "2 pi", r"2 \pi", r"(?<![a-zA-Z\\])(pi|sqrt)(?![a-zA-Z])", r"\\\1"),
     ("a root's brackets", r"\sqrt(3)", r"\sqrt{3}", r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+    ("a product's dot before a symbol", r"2 \cdot x", "2 x",
+     r"(?<=\d)\s*\\cdot\s*(?=(?:[a-zA-Z]|\\(?!d?frac|cdot))(?!\w*\d*\\cdot))", " "),
     ("spaces", r"\frac{ 1 } {2}", r"\frac{1}{2}", r"\s+", ""),
     ("the last period", "5.", "5", r"(?<!\\)[.,;:]+$", ""),
     ("a root without braces", r"\sqrt3", r"\sqrt{3}", r"\\sqrt(\d|[a-zA-Z])", r"\\sqrt{\1}"),
@@ -63,14 +74,15 @@ RULES: tuple[tuple[str, str, str, str, str], ...] = (
     ("a quotient of two terms", r"3\pi/4", r"\frac{3\pi}{4}",
      rf"^(-?)\(?({_TERM}|{_BRACKETED})\)?/\(?({_TERM}|{_BRACKETED})\)?$", r"\1\\frac{\2}{\3}"),
     ("braces around it all", "{5}", "5", r"^\{([^{},]*)\}$", r"\1"),
-    ("a letter's brackets", "(A)", "A", r"^\(([A-Z])\)$", r"\1"),
+    ("brackets around one thing", "(A)", "A", r"^\(([^(),]*)\)$", r"\1"),
+    ("a variable's value", "x=5", "5", r"^[a-zA-Z]=(?=(?:-?[\d.]+|-?\\frac\{-?\d+\}\{\d+\})$)", ""),
 )  # fmt: skip
 _COMPILED = [(re.compile(pattern), replacement) for _, _, _, pattern, replacement in RULES]
 _THOUSANDS = next(i for i, rule in enumerate(RULES) if rule[0] == "thousands")
 _MIXED = re.compile(r"(-?)(?:(\d+)(?=\\))?\\frac\{(-?\d+)\}\{(-?\d+)\}", re.ASCII)
 #: Of these brackets the inside is looked at; what is not enclosed as a whole counts as inside.
 _ENCLOSED = re.compile(r"((?:[(\[]|\\\{)?)([^()\[\]]*?)((?:[)\]]|\\\})?)")
-_WORD = re.compile(r"[A-Z]?[a-z]{2,}")
+_WORD = re.compile(r"[A-Za-z][a-z]+")
 _DECIMAL = re.compile(r"-?\d+(?:\.\d*)?", re.ASCII)
 
 
