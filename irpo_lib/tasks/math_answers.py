@@ -66,7 +66,7 @@ RULES: tuple[tuple[str, str, str, str, Any], ...] = (
     ("a numerator without braces", r"\frac1{2}", r"\frac{1}{2}", r"\\frac(?!\{)(\d|[a-zA-Z]|\\pi)", r"\\frac{\1}"),
     ("a denominator without braces", r"\frac{\sqrt{3}}2", r"\frac{\sqrt{3}}{2}",
      r"(\\frac\{(?:[^{}]|\{[^{}]*\})*\})(?!\{)(\d|[a-zA-Z]|\\pi)", r"\1{\2}"),
-    ("an exponent's or index's braces", "x^{2}", "x^2", r"([\^_])\{(\w|\d+)\}", r"\1\2"),
+    ("an exponent's or index's braces", "x^{2}", "x^2", r"([\^_])\{(\w|(?<=_\{)\d+)\}", r"\1\2"),
     ("zero before a point", ".5", "0.5", r"(?<![\d])\.(?=\d)", "0."),
     ("a plus sign in front", "(-1,+5)", "(-1,5)", r"(^|[(\[,{])\+", r"\1"),
     ("a minus sign in a numerator", r"\frac{-x}{2}", r"-\frac{x}{2}", r"^\\frac\{-([^{}+\-]*)\}", r"-\\frac{\1}"),
