@@ -85,7 +85,7 @@ def _letter(answer: str, problem: Problem) -> str | None:
 
 
 def _boxed(answer: str, problem: Problem) -> str | None:
-    return math_answers.boxed(answer)
+    return math_answers.boxed(answer, problem.answer)
 
 
 def _mini(name: str, prompt: Callable[[Problem], str], normalise: Callable[[str, Problem], str | None]) -> Task:

@@ -60,28 +60,36 @@ RULES: tuple[tuple[str, str, str, str, Any], ...] = (
     ("a root's brackets", r"\sqrt(3)", r"\sqrt{3}", r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
     ("a product's dot before a symbol", r"2 \cdot x", "2 x",
      r"(?<=\d)\s*\\cdot\s*(?=(?:[a-zA-Z]|\\(?!d?frac|cdot))(?!\w*\d*\\cdot))", " "),
+    ("TeX's own fractions", r"{1 \over 2}", r"\frac{1 }{ 2}",
+     r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
     ("spaces", r"\frac{ 1 } {2}", r"\frac{1}{2}", r"\s+", ""),
     ("the last period", "5.", "5", r"(?<!\\)[.,;:]+$", ""),
     ("a root without braces", r"\sqrt3", r"\sqrt{3}", r"\\sqrt(\d|[a-zA-Z])", r"\\sqrt{\1}"),
+    ("a higher root without braces", r"\sqrt[3]4", r"\sqrt[3]{4}", r"(\\sqrt\[\d+\])(\d|[a-zA-Z])", r"\1{\2}"),
+    ("a repeating digit without braces", r"0.\overline3", r"0.\overline{3}", r"\\overline(\d)", r"\\overline{\1}"),
     ("a numerator without braces", r"\frac1{2}", r"\frac{1}{2}", r"\\frac(?!\{)(\d|[a-zA-Z]|\\pi)", r"\\frac{\1}"),
     ("a denominator without braces", r"\frac{\sqrt{3}}2", r"\frac{\sqrt{3}}{2}",
      r"(\\frac\{(?:[^{}]|\{[^{}]*\})*\})(?!\{)(\d|[a-zA-Z]|\\pi)", r"\1{\2}"),
     ("an exponent's or index's braces", "x^{2}", "x^2", r"([\^_])\{(\w|(?<=_\{)\d+)\}", r"\1\2"),
-    ("zero before a point", ".5", "0.5", r"(?<![\d])\.(?=\d)", "0."),
+    ("zero before a point", ".5", "0.5", r"(?<!\d)\.(?=\d|\\overline)", "0."),
     ("a plus sign in front", "(-1,+5)", "(-1,5)", r"(^|[(\[,{])\+", r"\1"),
     ("a minus sign in a numerator", r"\frac{-x}{2}", r"-\frac{x}{2}", r"^\\frac\{-([^{}+\-]*)\}", r"-\\frac{\1}"),
+    ("a fraction in front of a root or letter", r"\frac{1}{2}\sqrt{3}", r"\frac{\sqrt{3}}{2}",
+     r"^(-?)\\frac\{(?:1|(\d+))\}\{(\d+)\}(\\sqrt\{[^{}]*\}|\\pi|[a-zA-Z])$", r"\1\\frac{\2\4}{\3}"),
     ("thousands", "1,234,567", "1234567", r"^(-?\d{1,3}(?:,\d{3})+)(?=\.\d+$|$)", ""),
     ("a quotient of two terms", r"3\pi/4", r"\frac{3\pi}{4}",
      rf"^(-?)\(?({_TERM}|{_BRACKETED})\)?/\(?({_TERM}|{_BRACKETED})\)?$", r"\1\\frac{\2}{\3}"),
     ("braces around it all", "{5}", "5", r"^\{([^{},]*)\}$", r"\1"),
     ("brackets around one thing", "(A)", "A", r"^\(([^(),]*)\)$", r"\1"),
-    ("a variable's value", "x=5", "5", r"^[a-zA-Z]=(?=(?:-?[\d.]+|-?\\frac\{-?\d+\}\{\d+\})$)", ""),
 )  # fmt: skip
 _COMPILED = [(re.compile(pattern), replacement) for _, _, _, pattern, replacement in RULES]
 _THOUSANDS = next(i for i, rule in enumerate(RULES) if rule[0] == "thousands")
 _MIXED = re.compile(r"(-?)(?:(\d+)(?=\\))?\\frac\{(-?\d+)\}\{(-?\d+)\}", re.ASCII)
 #: Of these brackets the inside is looked at; what is not enclosed as a whole counts as inside.
 _ENCLOSED = re.compile(r"((?:[(\[]|\\\{)?)([^()\[\]]*?)((?:[)\]]|\\\})?)")
+_MATRIX = re.compile(r"\\begin\{pmatrix\}(.*?)(?:\\\\)?\\end\{pmatrix\}")
+#: The "x=" of "x=5", also in a list.
+_VALUE = re.compile(r"(?:(?<=^)|(?<=,))[a-zA-Z]=(?=(?:-?[\d.]+|-?\d+/\d+|-?\\frac\{-?\d+\}\{\d+\})(?:,|$))")
 _WORD = re.compile(r"[A-Za-z][a-z]+")
 _DECIMAL = re.compile(r"-?\d+(?:\.\d*)?", re.ASCII)
 
@@ -111,6 +119,10 @@ def _exact(text: str) -> str:
 
     A fraction that could be reduced stays as it is written: MATH asks for the reduced one.
     """
+    matrix = _MATRIX.fullmatch(text)
+    if matrix:
+        rows = ["&".join(map(_number, row.split("&"))) for row in matrix[1].split(r"\\")]
+        return r"\begin{pmatrix}" + r"\\".join(rows) + r"\end{pmatrix}"
     enclosed = _ENCLOSED.fullmatch(text)
     opening, inside, closing = enclosed.groups() if enclosed else ("", text, "")
     return opening + ",".join(_number(part) for part in _split(inside)) + closing
@@ -141,12 +153,19 @@ def _split(text: str) -> list[str]:
     return parts
 
 
-def boxed(answer: str) -> str | None:
-    r"""The content of the last `\boxed{…}` of the line, else the line; canonical. A box that does not end is none."""
-    if "\\boxed" in answer or "\\fbox" in answer:
-        content = last_boxed(answer)
-        return None if content is None else normalise(content)
-    return normalise(answer)
+def boxed(answer: str, gold: str = "") -> str | None:
+    r"""The content of the last `\boxed{…}` of the line, else the line; canonical. A box that does not end is none.
+
+    "x=5" counts as 5, unless the gold answer is an equation of another variable; nothing else is cut at "=".
+    """
+    content = last_boxed(answer) if "\\boxed" in answer or "\\fbox" in answer else answer
+    found = None if content is None else normalise(content)
+    if found is None or "=" not in found:
+        return found
+    variable = _VALUE.match(normalise(gold) or "")
+    if "=" in gold and not (variable and found.startswith(variable[0])):
+        return found
+    return normalise(_VALUE.sub("", found))
 
 
 def last_boxed(text: str) -> str | None:
