@@ -1,6 +1,7 @@
 """Presets: § 3 of the paper as flat YAML files, read into one frozen, validated `Config`."""
 
-from dataclasses import asdict, dataclass, fields
+import hashlib
+from dataclasses import dataclass, fields
 from inspect import formatannotation
 from math import inf
 from pathlib import Path
@@ -9,28 +10,10 @@ from typing import Any
 import yaml
 
 from irpo_lib.errors import UserError, nearest
+from irpo_lib.layout import Parallel, check_batch, check_parallel, read_parallel
 
 PRESETS = Path(__file__).parent / "presets"
 DATA = Path(__file__).parent.parent / "data"
-
-
-@dataclass(frozen=True)
-class Parallel:
-    """How many processes train one model: `ddp` copies of it; or each copy in `tp` × `fsdp` pieces, spread by tensor
-    parallelism within a node and by FSDP2 over nodes. The ranks of a tensor-parallel group see the same pairs."""
-
-    ddp: int = 1
-    fsdp: int = 1
-    tp: int = 1
-
-    @property
-    def processes(self) -> int:
-        return self.ddp * self.fsdp * self.tp
-
-    @property
-    def data_ranks(self) -> int:
-        """Ranks that see pairs of their own."""
-        return self.ddp * self.fsdp
 
 
 @dataclass(frozen=True)
@@ -105,8 +88,8 @@ class Config:
                 f"temperatures={list(self.temperatures)} has {len(self.temperatures)} values for "
                 f"iterations={self.iterations}: give one for each iteration"
             )
-        _check_batch(self)
-        _check_parallel(self)
+        check_batch(self)
+        check_parallel(self)
         if self.alpha == 0 and self.dpo_weight == 0:
             raise UserError("alpha=0 with dpo_weight=0 leaves no loss: set one of them above 0")
         if any(not 0 <= t <= self.iterations for t in self.majority_iterations):
@@ -124,43 +107,6 @@ class Config:
     def only(self, *names: str) -> dict[str, Any]:
         """The named settings, as a stage records them."""
         return {name: getattr(self, name) for name in names}
-
-
-def _check_batch(config: Config) -> None:
-    """A global batch is a whole number of micro-batches on each data rank."""
-    batch, micro, p = config.batch_size, config.micro_batch_size, config.parallel
-    if batch % p.data_ranks:
-        in_a_node = p.processes // config.nodes
-        sizes = [in_a_node, *range(1, p.processes + 1)]
-        tp = next(n for n in sizes if p.processes % n == 0 and batch % (p.processes // n) == 0)
-        fsdp = p.processes // tp
-        raise UserError(
-            f"batch_size={batch} cannot be spread over {p.data_ranks} data ranks (parallel={asdict(p)}): the same "
-            f"{p.processes} processes as {{tp: {tp}, fsdp: {fsdp}}} take {batch // fsdp} pairs each"
-        )
-    if batch // p.data_ranks % micro:
-        raise UserError(
-            f"micro_batch_size={micro} does not divide the {batch // p.data_ranks} pairs that each of {p.data_ranks} "
-            f"data ranks takes of batch_size={batch}: choose a micro-batch that divides them"
-        )
-
-
-def _check_parallel(config: Config) -> None:
-    p = config.parallel
-    if p.ddp > 1 and (p.fsdp > 1 or p.tp > 1):
-        raise UserError(f"parallel={asdict(p)}: ddp keeps whole copies of the model and cannot be had with fsdp or tp")
-    if p.processes % config.nodes:
-        raise UserError(f"parallel={asdict(p)} makes {p.processes} processes, which nodes={config.nodes} cannot share")
-    if p.processes > 1 and config.training_engine == "trl":
-        raise UserError("training_engine=trl trains in one process: set parallel={} or training_engine=irpo")
-    if config.lora_rank and (p.fsdp > 1 or p.tp > 1):
-        raise UserError("lora_rank needs a model that is not cut up: set parallel={ddp: N}, or lora_rank=0")
-    if config.nodes > 1 and config.launcher == "local":
-        raise UserError(
-            f"nodes={config.nodes} needs launcher=slurm: launcher=local starts processes on this machine only"
-        )
-    if (config.engine == "server") != (config.server is not None):
-        raise UserError("engine=server and server=URL go together, as in server=http://localhost:8000/v1")
 
 
 def _one_of(*values: str):
@@ -245,7 +191,17 @@ def load_config(preset: str = "mini", task: str | None = None, /, **overrides: A
         raise UserError(f"{path}: these keys are missing: {', '.join(sorted(missing))}")
     _check_keys(overrides, "overrides")
     values |= overrides
+    return config_from(values)
+
+
+def config_from(values: dict[str, Any]) -> Config:
+    """A Config of values as YAML or JSON give them; each becomes what its field is, or a UserError says why not."""
     return Config(**{f.name: _typed(f.name, formatannotation(f.type), values[f.name]) for f in fields(Config)})
+
+
+def derive_seed(seed: int, *what: Any) -> int:
+    """A seed for one piece of work, so that no two pieces share their random numbers."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *what)).encode()).digest()[:4], "big")
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
@@ -282,7 +238,7 @@ def _typed(name: str, kind: str, value: Any) -> Any:
             inner = kind.removeprefix("tuple[").partition(",")[0]
             return tuple(_typed(name, inner, v) for v in value)
         if kind.endswith("Parallel"):
-            return value if isinstance(value, Parallel) else _parallel(value)
+            return value if isinstance(value, Parallel) else read_parallel(value)
         if kind.startswith("bool") and isinstance(value, bool):
             return value
         if kind.startswith("float") and not isinstance(value, bool):
@@ -294,16 +250,3 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     except (TypeError, ValueError, OverflowError):
         pass
     raise UserError(f"{name}={value!r} is not of the right type: it must be {kind}")
-
-
-def _parallel(value: Any) -> Parallel:
-    """{"tp": 8, "fsdp": 8} → Parallel; what is not named is 1."""
-    known = [f.name for f in fields(Parallel)]
-    if not isinstance(value, dict):
-        raise UserError(f"parallel={value!r} is not of the right type: it must be like {{tp: 8, fsdp: 8}}, or {{}}")
-    for key, number in value.items():
-        if key not in known:
-            raise UserError(f"parallel: unknown key '{key}'" + nearest(str(key), known))
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise UserError(f"parallel: {key}={number!r} cannot be: it must be 1 or more")
-    return Parallel(**value)

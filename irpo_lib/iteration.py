@@ -7,7 +7,7 @@ How each box does its work is in `stages`.
 from functools import cache, cached_property
 from pathlib import Path
 
-from irpo_lib import stages
+from irpo_lib import stages, work
 from irpo_lib.config import Config
 from irpo_lib.errors import UserError
 from irpo_lib.records import Problem
@@ -74,7 +74,7 @@ class Experiment:
 
     def scored_pairs(self, iteration: int) -> list:
         """D_pairs with its reference log-probs, as training takes them."""
-        return stages.scored_pairs(self.pair(iteration), self.reference(iteration))
+        return work.scored_pairs(self.pair(iteration), self.reference(iteration))
 
     def train(self, iteration: int) -> Path:
         """M_t from M_{t-1} by Equation 1."""

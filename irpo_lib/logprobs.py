@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from irpo_lib.parallel import Ranks, gather_dicts
 from irpo_lib.progress import Progress
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import hash_json
@@ -61,29 +62,45 @@ def sequence_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return token_logps(model, batch).sum(-1)
 
 
-@torch.inference_mode()
+def plan_batches(sequences: Sequence[Tokens], tokens_per_batch: int) -> list[list[int]]:
+    """Indices of sequences, those of like length together, in batches of at most so many tokens with padding."""
+    lengths = [len(prompt) + len(response) for prompt, response in sequences]
+    batches: list[list[int]] = []
+    for index in sorted(range(len(sequences)), key=lengths.__getitem__):
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > tokens_per_batch:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+@torch.no_grad()
 def score(
-    model: PreTrainedModel, sequences: Sequence[Tokens], tokens_per_batch: int = 8192
+    model: PreTrainedModel, sequences: Sequence[Tokens], tokens_per_batch: int = 8192, ranks: Ranks | None = None
 ) -> Iterator[tuple[int, float]]:
-    """Yields (index, log M(c, y | x)) for many sequences, those of like length batched together."""
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]) + len(sequences[i][1]))
-    batch: list[int] = []
-    for index in order:
-        width = len(sequences[index][0]) + len(sequences[index][1])
-        if batch and (len(batch) + 1) * width > tokens_per_batch:
-            yield from _scored(model, sequences, batch)
-            batch = []
-        batch.append(index)
-    if batch:
-        yield from _scored(model, sequences, batch)
+    """Yields (index, log M(c, y | x)) for many sequences; of several data ranks, each for its share of the batches."""
+    batches = plan_batches(sequences, tokens_per_batch)
+    if ranks is not None and batches:  # a sharded model needs all of its ranks for every batch
+        batches = list(ranks.share(batches + batches[:1] * (-len(batches) % ranks.data_ranks)))
+    for batch in batches:
+        logps = sequence_logps(model, make_batch([sequences[i] for i in batch], model.device))
+        yield from zip(batch, logps.tolist(), strict=True)
 
 
-def _scored(model, sequences, batch) -> Iterator[tuple[int, float]]:
-    logps = sequence_logps(model, make_batch([sequences[i] for i in batch], model.device))
-    yield from zip(batch, logps.tolist(), strict=True)
+def score_together(
+    model: PreTrainedModel, sequences: Sequence[Tokens], ranks: Ranks | None = None, progress: Progress | None = None
+) -> dict[int, float]:
+    """index → log M(c, y | x), of all sequences, on every rank."""
+    found = {}
+    for index, value in score(model, sequences, ranks=ranks):
+        found[index] = value
+        if progress:
+            progress.add(ranks.data_ranks if ranks else 1)
+    return gather_dicts(found, ranks) if ranks else found
 
 
-def reference_logps(model: PreTrainedModel, pairs: Sequence[PreferencePair]) -> dict[str, float]:
+def reference_logps(
+    model: PreTrainedModel, pairs: Sequence[PreferencePair], ranks: Ranks | None = None
+) -> dict[str, float]:
     """The reference cache: log M_t(c, y | x) of each distinct response of the pairs, under its `response_key`.
 
     Pairs repeat responses, so there are fewer of them than two a pair.
@@ -94,12 +111,9 @@ def reference_logps(model: PreTrainedModel, pairs: Sequence[PreferencePair]) -> 
         for response in (pair.chosen_ids, pair.rejected_ids)
         if response
     }
-    keys, logps = list(distinct), {}
-    with Progress(len(keys), "reference", "responses") as progress:
-        for index, value in score(model, list(distinct.values())):
-            logps[keys[index]] = value
-            progress.add(1)
-    return logps
+    with Progress(len(distinct), "reference", "responses") as progress:
+        logps = score_together(model, list(distinct.values()), ranks, progress)
+    return {key: logps[index] for index, key in enumerate(distinct)}
 
 
 def response_key(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:

@@ -36,19 +36,25 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(name: str, dtype: str, attention: str = "sdpa") -> PreTrainedModel:
-    """A causal language model in evaluation mode, on the GPU where there is one."""
+def load_model(name: str, dtype: str, attention: str = "sdpa", distributed: Any = None) -> PreTrainedModel:
+    """A causal language model in evaluation mode, on the GPU where there is one.
+
+    `distributed` cuts it up over processes while it loads (`parallel.distributed_config`).
+    """
     path = _existing(name)
     logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), attn_implementation=attention, output_loading_info=True
-        )
+            path, dtype=getattr(torch, dtype), attn_implementation=attention, output_loading_info=True,
+            **({"distributed_config": distributed} if distributed else {}),
+        )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(_not_loaded(path, "model", error)) from error
     model, missing = loaded[0], loaded[1]["missing_keys"]
     if missing:  # transformers would fill them with random numbers
         raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
+    if distributed:
+        return model.eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

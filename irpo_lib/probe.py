@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
 from irpo_lib.config import Config
-from irpo_lib.logprobs import score
+from irpo_lib.logprobs import score_together
+from irpo_lib.parallel import Ranks
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import replace_file
 from irpo_lib.weights import computing
@@ -65,10 +66,10 @@ class ProbeRow:
     gold_length: int
 
 
-def look(model: PreTrainedModel, items: Sequence[ProbeItem], step: int) -> list[ProbeRow]:
+def look(model: PreTrainedModel, items: Sequence[ProbeItem], step: int, ranks: Ranks | None = None) -> list[ProbeRow]:
     """The log-probs of all responses of the items under a model."""
     responses = [(i.prompt_ids, r) for i in items for r in (i.chosen_ids, i.rejected_ids, i.gold_ids) if r]
-    logps = dict(score(model, responses))
+    logps = score_together(model, responses, ranks)
     values = iter(logps[i] for i in range(len(responses)))
     return [
         ProbeRow(
@@ -79,28 +80,25 @@ def look(model: PreTrainedModel, items: Sequence[ProbeItem], step: int) -> list[
     ]  # fmt: skip
 
 
-class LogProbe(TrainerCallback):
-    """Looks before the first step, then every so many, and after the last; each look is a file that a kill leaves."""
+class LogProbe:
+    """Looks at the same items again and again during a training; each look is a file, which a kill leaves."""
 
-    def __init__(self, items: Sequence[ProbeItem], config: Config, folder: Path):
-        self.items, self.config, self.folder = items, config, folder / "probe"
+    def __init__(self, items: Sequence[ProbeItem], config: Config, folder: Path, ranks: Ranks):
+        self.items, self.config, self.folder, self.ranks = items, config, folder / "probe", ranks
+        if items and ranks.is_main:
+            self.folder.mkdir(exist_ok=True)
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.folder.mkdir(exist_ok=True)
-        if state.global_step == 0:
-            self._look(model, 0)
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        if state.global_step % self.config.probe_every == 0 or state.global_step == state.max_steps:
-            self._look(model, state.global_step)
-
-    def _look(self, model: PreTrainedModel, step: int) -> None:
+    def look(self, model: PreTrainedModel, step: int) -> None:
+        if not self.items:
+            return
         training = model.training
         model.eval()
         with computing(self.config, model.device):
-            rows = pd.DataFrame([asdict(row) for row in look(model, self.items, step)])
+            found = look(model, self.items, step, self.ranks)
         model.train(training)
-        replace_file(self.folder / f"step-{step:06d}.parquet", partial(rows.to_parquet, index=False))
+        if self.ranks.is_main:
+            rows = pd.DataFrame([asdict(row) for row in found])
+            replace_file(self.folder / f"step-{step:06d}.parquet", partial(rows.to_parquet, index=False))
 
 
 def write_probe_tables(folder: Path, beta: float) -> None:

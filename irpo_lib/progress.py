@@ -16,11 +16,18 @@ LEFT = " s left"
 _quiet = False
 
 
+def shows_progress(line: str) -> None:
+    """Passes on a progress line of another process."""
+    if not _quiet:
+        print(line, flush=True)
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(wanted: bool = True) -> Iterator[None]:
     """Within it, work that is a part of something larger shows no progress of its own."""
     global _quiet
-    before, _quiet = _quiet, True
+    before = _quiet
+    _quiet = before or wanted
     try:
         yield
     finally:

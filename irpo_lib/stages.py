@@ -5,17 +5,15 @@ Every function returns its stage's folder and does nothing when the stage is the
 """
 
 import csv
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from irpo_lib.cluster import run_work
 from irpo_lib.config import Config
 from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, majority_answers, sampled_accuracy
 from irpo_lib.pairs import build_pairs, gold_pairs
-from irpo_lib.progress import Progress
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import reward
 from irpo_lib.store import (
@@ -47,8 +45,8 @@ def generate_stage(folder: Path, config: Config, model: str, problems: list[Prob
     settings = config.only(*SAMPLING, "samples") | {"iteration": iteration, "temperature": temperature}
 
     def work(folder: Path) -> dict[str, Any]:
-        sample(folder, config, model, problems, config.samples, temperature, f"generate/{iteration}")
-        completions = read_records(shards(folder), Completion)
+        what = f"generate/{iteration}"
+        completions = sample(folder, config, model, problems, config.samples, temperature, what)
         return {"completions": len(completions), "new_tokens": sum(len(x.token_ids) for x in completions)}
 
     return run_stage(folder, settings, _inputs(model, problems=problems), work)
@@ -111,31 +109,11 @@ def reference_stage(folder: Path, config: Config, pairs: Path, model: str) -> Pa
     """log M_t of each distinct response of the pairs, once."""
 
     def work(folder: Path) -> dict[str, Any]:
-        from irpo_lib.logprobs import reference_logps
-        from irpo_lib.weights import computing, load_for_training
-
+        run_work("reference", config, folder, pairs=pairs, model=model)
         records = read_records(pairs / "pairs.parquet", PreferencePair)
-        loaded = load_for_training(model, config)
-        with computing(config, loaded.device):
-            logps = reference_logps(loaded, records)
-        write_json(folder / "logps.json", logps)
-        return {"distinct": len(logps), "responses": 2 * len(records)}
+        return {"distinct": len(read_json(folder / "logps.json")), "responses": 2 * len(records)}
 
     return run_stage(folder, config.only(*SCORING), _inputs(model, pairs=pairs), work)
-
-
-def scored_pairs(pairs: Path, reference: Path) -> list:
-    """D_pairs with its reference log-probs; that of an empty response (SFT on gold rejects nothing) is 0."""
-    from irpo_lib.logprobs import response_key
-    from irpo_lib.training import ScoredPair
-
-    records = read_records(pairs / "pairs.parquet", PreferencePair)
-    logps = read_json(reference / "logps.json")
-
-    def logp(pair: PreferencePair, response: list[int]) -> float:
-        return logps[response_key(pair.prompt_ids, response)] if response else 0.0
-
-    return [ScoredPair(p, logp(p, p.chosen_ids), logp(p, p.rejected_ids)) for p in records]
 
 
 def train_stage(
@@ -159,7 +137,11 @@ def train_stage(
         if config.probe_every:
             records = read_records(probe_from / "pairs.parquet", PreferencePair)
             followed = choose_probe(records, gold(), config.probe_pairs, config.seed)
-        return run_training(folder, config, scored_pairs(pairs, reference), model, iteration, steps, followed)
+        run_work(
+            "train", config, folder, pairs=pairs, reference=reference, model=model, iteration=iteration, steps=steps,
+            followed=[asdict(item) for item in followed],
+        )  # fmt: skip
+        return read_json(folder / "counts.json")
 
     return run_stage(folder, settings, inputs, work)
 
@@ -168,23 +150,22 @@ def select_stage(
     folder: Path, config: Config, pairs: Path, reference: Path, model: str, iteration: int, held_out: list[Problem]
 ) -> Path:
     """§ 3.1: trains without the held-out problems and measures each checkpoint on them."""
-    hidden = {p.id for p in held_out}
 
     def work(folder: Path) -> dict[str, Any]:
-        seen = [p for p in scored_pairs(pairs, reference) if p.pair.problem_id not in hidden]
-        run_training(folder, config, seen, model, iteration, config.max_steps, [], keep_checkpoints=True)
+        run_work(
+            "train", config, folder, pairs=pairs, reference=reference, model=model, iteration=iteration,
+            steps=config.max_steps, without=[p.id for p in held_out], keep_checkpoints=True,
+        )  # fmt: skip
         found = {}
-        for checkpoint in sorted((folder / "checkpoints").glob("checkpoint-*")):
-            step = int(checkpoint.name.rpartition("-")[2])
-            answers = folder / f"greedy-{step}"
-            sample(answers, config, model, held_out, 1, 0.0, "select", weights=str(checkpoint))
-            completions = rewarded(
-                read_records(shards(answers), Completion), held_out, get_task(config.task, config.task_path)
-            )
+        for kept in folder.glob("model-*"):
+            step = int(kept.name.rpartition("-")[2])
+            answers = sample(folder / f"greedy-{step}", config, str(kept), held_out, 1, 0.0, "select")
+            completions = rewarded(answers, held_out, get_task(config.task, config.task_path))
             found[step] = greedy_accuracy(completions).accuracy
-        remove(folder / "checkpoints")
+        for made in (folder / "checkpoints", folder / "model", *folder.glob("model-*")):
+            remove(made)
         best = max(sorted(found), key=found.__getitem__)
-        write_json(folder / "selection.json", {"steps": best, "accuracies": found})
+        write_json(folder / "selection.json", {"steps": best, "accuracies": dict(sorted(found.items()))})
         return {"steps": best, "held_out_accuracy": round(found[best], 4)}
 
     settings = config.only(*TRAINING, "max_steps", "held_out", "task", "max_new_tokens", "problems_per_shard")
@@ -199,16 +180,14 @@ def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Prob
     task = get_task(config.task, config.task_path)
 
     def work(folder: Path) -> dict[str, Any]:
-        sample(folder / "greedy", config, model, problems, 1, 0.0, "evaluate")
-        greedy = rewarded(read_records(shards(folder / "greedy"), Completion), problems, task)
+        greedy = rewarded(sample(folder / "greedy", config, model, problems, 1, 0.0, "evaluate"), problems, task)
         outcomes = [(c.problem_id, c.answer, c.reward == 1) for c in greedy]
         replace_file(folder / "greedy.csv", lambda p: _write_outcomes(p, outcomes))
         summary: dict[str, Any] = {"greedy": asdict(greedy_accuracy(greedy))}
         if vote:
             some = problems[: config.majority_problems]
-            sample(folder / "majority", config, model, some, config.majority_samples, config.majority_temperature,
-                   "vote")  # fmt: skip
-            samples = rewarded(read_records(shards(folder / "majority"), Completion), some, task)
+            n, temperature = config.majority_samples, config.majority_temperature
+            samples = rewarded(sample(folder / "majority", config, model, some, n, temperature, "vote"), some, task)
             votes = majority_answers(samples, some)
             voted = [(p.id, votes[p.id], task.is_correct(votes[p.id], p)) for p in some]
             replace_file(folder / "majority.csv", lambda p: _write_outcomes(p, voted))
@@ -224,41 +203,15 @@ def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Prob
 
 
 def sample(
-    folder: Path, config: Config, model: str, problems: list[Problem], n: int, temperature: float, what: str,
-    weights: str | None = None,
-) -> None:  # fmt: skip
-    """Responses of a model (or of `weights` with its tokenizer), shard by shard; shards that are there are kept."""
-    from irpo_lib.generation import generate
-    from irpo_lib.models import encode_prompt, end_token_id, load_tokenizer
-    from irpo_lib.weights import load_checkpoint
-
+    folder: Path, config: Config, model: str, problems: list[Problem], n: int, temperature: float, what: str
+) -> list[Completion]:
+    """n responses of a model to each problem, shard by shard."""
     folder.mkdir(exist_ok=True)
-    task, tokenizer, loaded = get_task(config.task, config.task_path), load_tokenizer(model), None
-    starts = range(0, len(problems), config.problems_per_shard)
-    with Progress(len(problems), what) as progress:
-        for number, start in enumerate(starts):
-            path = folder / f"shard-{number:05d}.parquet"
-            part = problems[start : start + config.problems_per_shard]
-            if path.is_file():
-                progress.skip(len(part))
-                continue
-            loaded = loaded or load_checkpoint(weights or model, model, config)
-            prompts = [encode_prompt(tokenizer, task.prompt(p)) for p in part]
-            seed = derive_seed(config.seed, what, number)
-            drawn = {}
-            drawing = generate(
-                loaded, prompts, n, temperature, config.top_p, config.max_new_tokens, seed,
-                config.generation_rows, end_token_id(tokenizer),
-            )  # fmt: skip
-            for index, samples in drawing:
-                drawn[index] = samples
-                progress.add(1)
-            records = [
-                Completion(p.id, i, prompts[k], s.token_ids, to_text(tokenizer, s.token_ids), s.finish_reason)
-                for k, p in enumerate(part)
-                for i, s in enumerate(drawn[k])
-            ]
-            write_records(path, records)
+    asked = folder / "problems.parquet"
+    write_records(asked, problems)
+    run_work("sample", config, folder, model=model, problems=asked, n=n, temperature=temperature, what=what)
+    asked.unlink()
+    return read_records(shards(folder), Completion)
 
 
 def rewarded(completions: Sequence[Completion], problems: Sequence[Problem], task: Task) -> list[Completion]:
@@ -274,28 +227,8 @@ def gold_ids(config: Config, problems: Sequence[Problem]) -> dict[str, list[int]
     return {p.id: encode_reply(tokenizer, task.prompt(p), p.gold_solution) for p in problems if p.gold_solution}
 
 
-def run_training(folder: Path, config: Config, pairs: list, model: str, iteration: int, steps: int, followed: list,
-                 keep_checkpoints: bool = False) -> dict[str, Any]:  # fmt: skip
-    from irpo_lib.models import load_tokenizer
-    from irpo_lib.weights import load_for_training
-
-    engine = import_module({"irpo": "irpo_lib.training", "trl": "irpo_lib.training_trl"}[config.training_engine])
-    loaded, tokenizer = load_for_training(model, config), load_tokenizer(model)
-    seed = derive_seed(config.seed, "train", iteration)
-    return engine.train(loaded, tokenizer, pairs, config, steps, seed, folder, keep_checkpoints, followed)
-
-
-def derive_seed(seed: int, *what: Any) -> int:
-    """A seed for one piece of work, so that no two pieces share their random numbers."""
-    return int.from_bytes(hashlib.sha256(repr((seed, *what)).encode()).digest()[:4], "big")
-
-
 def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.parquet"))
-
-
-def to_text(tokenizer, token_ids: list[int]) -> str:
-    return tokenizer.decode(token_ids, skip_special_tokens=True).strip()
 
 
 def _inputs(model: str, problems: list[Problem] | None = None, **stages: Path | None) -> dict[str, str]:

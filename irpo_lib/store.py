@@ -25,7 +25,7 @@ from irpo_lib.errors import UserError
 
 MANIFEST = "stage.json"
 #: What a stage under way has beside its output: its settings, and a lock.
-WORKING = ("begun.json", ".lock")
+WORKING = ("begun.json", ".lock", ".work.lock", "job.json", "counts.json")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
 R = TypeVar("R")
 
@@ -81,7 +81,7 @@ def run_stage(
         partial.rename(folder)
         _sync(folder.parent)
         for name in WORKING:
-            (folder / name).unlink()
+            (folder / name).unlink(missing_ok=True)
     return folder
 
 
@@ -186,9 +186,19 @@ def _check_same(folder: Path, there: dict[str, Any], wanted: dict[str, Any]) -> 
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, wanted: bool = True) -> Iterator[None]:
+    """For the process that does a stage's work: one that was left over from a run that died keeps a second one out."""
+    if not wanted:
+        yield
+        return
+    with _locked(folder, ".work.lock"):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, name: str = WORKING[1]) -> Iterator[None]:
     """Keeps a second process out; the lock ends with the process, however it ends."""
-    path = folder / WORKING[1]
+    path = folder / name
     try:
         file = path.open("w")
     except FileNotFoundError:  # renamed since this process looked

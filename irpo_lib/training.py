@@ -1,41 +1,37 @@
 """M_θ ← M_t, then Equation 1 on D_pairs gives M_{t+1} (§ 2). One trainer for DPO+NLL, DPO and SFT.
 
-Engine `irpo` is `transformers.Trainer` with Equation 1 as its loss. The mean is over the pairs of the *global* batch,
-so micro-batch size, padding and gradient accumulation change neither value nor gradient.
+The same short loop trains in one process and in any layout of `parallel`. The mean is over the pairs of the *global*
+batch, so that micro-batch size, padding, gradient accumulation and the number of processes change neither value nor
+gradient.
 """
 
 import csv
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import SequentialSampler
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from irpo_lib.checkpoints import MarkComplete, newest_complete_checkpoint, write_model
+from irpo_lib import checkpoints
 from irpo_lib.config import Config
 from irpo_lib.errors import UserError
 from irpo_lib.logprobs import Batch, make_batch, sequence_logps
 from irpo_lib.loss import PairLosses, irpo_loss
+from irpo_lib.parallel import Ranks, clip_gradients, sum_gradients, sum_over_data_ranks
 from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
 from irpo_lib.progress import Progress
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import full_disk_named, remove, replace_file
-from irpo_lib.weights import add_adapters, computing, merged
+from irpo_lib.weights import add_adapters, computing
 
 #: How far margins at step 0 may be from 0, in nats: the reference was scored in other batches.
 MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 2.0, "float16": 0.5}
+#: § 3.1 does not say; the length above which a gradient is scaled down.
+MAX_GRADIENT = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,16 +54,16 @@ def training_order(n_pairs: int, n_wanted: int, seed: int) -> list[int]:
     return order[:n_wanted]
 
 
-def collate(examples: Sequence[ScoredPair]) -> dict[str, torch.Tensor]:
+def collate(examples: Sequence[ScoredPair], device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
     """B pairs → the batch of one forward pass: chosen in rows 0 … B-1, rejected in rows B … 2B-1."""
     chosen = [(e.pair.prompt_ids, e.pair.chosen_ids) for e in examples]
     rejected = [(e.pair.prompt_ids, e.pair.rejected_ids) for e in examples]
-    batch = make_batch(chosen + rejected)
+    batch = make_batch(chosen + rejected, device)
     return {
         "input_ids": batch.input_ids,
         "response_mask": batch.response_mask,
-        "reference_chosen_logps": torch.tensor([e.reference_chosen_logps for e in examples]),
-        "reference_rejected_logps": torch.tensor([e.reference_rejected_logps for e in examples]),
+        "reference_chosen_logps": torch.tensor([e.reference_chosen_logps for e in examples], device=device),
+        "reference_rejected_logps": torch.tensor([e.reference_rejected_logps for e in examples], device=device),
     }
 
 
@@ -96,70 +92,71 @@ def pair_losses(
     )
 
 
-class IRPOTrainer(Trainer):
-    """`transformers.Trainer` with Equation 1; the dataset's order is the training order."""
+class Loop:
+    """A model, its optimiser, and what has been logged of their steps."""
 
-    def __init__(self, *args, beta: float, alpha: float, dpo_weight: float, nll_mean: str = "sequence", **kwargs):
-        super().__init__(*args, **kwargs)
-        self.weights = (beta, alpha, dpo_weight)
-        self.nll_mean = nll_mean
-        self.nll_length = 1.0 if nll_mean == "sum" else None
-        self.loss_is_scaled_for_ga = True
-        self.sums: dict[str, float] = {}
+    def __init__(self, model: PreTrainedModel, config: Config, ranks: Ranks):
+        self.model, self.config, self.ranks = model, config, ranks
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=config.learning_rate, weight_decay=0.0, fused=True)
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.dtype == "float16")
+        self.log: list[dict[str, float]] = []
 
-    def _get_train_sampler(self, train_dataset=None):
-        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+    def step(self, batch: Sequence[ScoredPair]) -> dict[str, float]:
+        """One update from a global batch; returns its line of the log.
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """Counts the pairs of the global batch, where Trainer would count label tokens."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        rows = [len(b["reference_chosen_logps"]) for b in batches]
-        pairs = self.accelerator.gather(torch.tensor(sum(rows), device=device)).sum()
-        if self.nll_mean == "batch":
-            tokens = sum(int(b["response_mask"][:n].sum()) for b, n in zip(batches, rows, strict=True))
-            self.nll_length = (self.accelerator.gather(torch.tensor(tokens, device=device)).sum() / pairs).item()
-        return batches, pairs
+        Raises:
+            UserError: the loss is no finite number; the weights are as before.
+        """
+        c, step = self.config, len(self.log)
+        rate = c.learning_rate * min(1.0, step / max(1, c.warmup_steps)) if step < c.warmup_steps else c.learning_rate
+        sums = self.backward(batch)
+        values = {name: value / len(batch) for name, value in sums.items()}
+        if not math.isfinite(values["loss"]):
+            ids = ", ".join(dict.fromkeys(s.pair.problem_id for s in batch))
+            raise UserError(
+                f"step {step + 1}: the loss is {values['loss']}, with pairs of the problems {ids}. The last checkpoint "
+                f"is kept; a lower learning_rate or another dtype may help"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.unscale_(self.optimizer)
+        sum_gradients(self.trained, self.ranks)
+        norm = clip_gradients(self.trained, MAX_GRADIENT, self.ranks)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        row = {"step": step + 1, **values, "grad_norm": norm, "learning_rate": rate}
+        self.log.append(row)
+        return row
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        losses = pair_losses(model, inputs, *self.weights, self.nll_length)
-        self._count(losses)
-        # DDP and FSDP average gradients over the ranks; Equation 1's batch is all of them.
-        loss = losses.loss.sum() / num_items_in_batch * self.accelerator.num_processes
-        return (loss, losses) if return_outputs else loss
-
-    def _count(self, losses: PairLosses) -> None:
-        """Adds a micro-batch to what the next line of the log is the mean of."""
-        values = {"nll": losses.nll, "chosen_rewards": losses.chosen_rewards, "pairs": torch.ones_like(losses.loss)}
-        if self.weights[2]:  # without a DPO term the rejected responses were not scored
-            values |= {
-                "dpo": losses.dpo,
-                "rejected_rewards": losses.rejected_rewards,
-                "margins": losses.margins,
-                "accuracies": (losses.margins > 0).float(),
-            }
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach().sum().item()
-
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        pairs = self.sums.pop("pairs", 0)
-        if pairs:
-            logs |= {name: value / pairs for name, value in self.sums.items()}
-        self.sums = {}
-        super().log(logs, *args, **kwargs)
+    def backward(self, batch: Sequence[ScoredPair]) -> dict[str, float]:
+        """Adds the gradient of Equation 1's mean over the global batch; returns the sums of its parts."""
+        c, sums = self.config, dict.fromkeys(_logged(self.config), 0.0)
+        mine = self.ranks.share(batch)
+        length = _nll_length(batch, c.nll_mean)
+        for start in range(0, len(mine), c.micro_batch_size):
+            inputs = collate(mine[start : start + c.micro_batch_size], self.model.device)
+            with computing(c, self.model.device):
+                losses = pair_losses(self.model, inputs, c.beta, c.alpha, c.dpo_weight, length)
+            self.scaler.scale(losses.loss.sum() / len(batch)).backward()
+            for name in sums:
+                value = (losses.margins > 0).float() if name == "accuracies" else getattr(losses, name)
+                sums[name] += value.detach().sum().item()
+        return sum_over_data_ranks(sums, self.ranks)
 
 
-class ShowProgress(TrainerCallback):
-    """One bar or a line now and then, in place of Trainer's line for each step."""
+def _logged(config: Config) -> list[str]:
+    """Without a DPO term the rejected responses are not scored."""
+    names = ["loss", "nll", "chosen_rewards"]
+    return names + ["dpo", "rejected_rewards", "margins", "accuracies"] if config.dpo_weight else names
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.progress = Progress(state.max_steps, "train", "steps")
-        self.progress.skip(state.global_step)
 
-    def on_step_end(self, args, state, control, **kwargs):
-        self.progress.add(1)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.progress.close()
+def _nll_length(batch: Sequence[ScoredPair], nll_mean: str) -> float | None:
+    """What each NLL is divided by: None for its own length (Equation 1), else the same for all of the global batch."""
+    if nll_mean == "sequence":
+        return None
+    return 1.0 if nll_mean == "sum" else sum(len(s.pair.chosen_ids) for s in batch) / len(batch)
 
 
 def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], config: Config) -> None:
@@ -168,8 +165,8 @@ def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], conf
     Raises:
         UserError: they are not, so reference log-probs and model do not belong together.
     """
-    inputs = {k: v.to(model.device) for k, v in collate(examples).items()}
-    with torch.inference_mode(), computing(config, model.device):
+    inputs = collate(examples, model.device)
+    with torch.no_grad(), computing(config, model.device):
         losses = pair_losses(model, inputs, config.beta, config.alpha, config.dpo_weight)
     margin = losses.margins.abs().max().item() / config.beta
     if config.dpo_weight and not margin <= MARGIN_TOLERANCE[config.dtype]:
@@ -178,20 +175,6 @@ def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], conf
             f"{losses.dpo.mean().item():.4f} instead of ln 2 = {math.log(2):.4f}): the reference log-probs were not "
             f"made with this model; delete the 'reference' stage and run again"
         )
-
-
-def irpo_trainer(model, tokenizer, dataset: list[ScoredPair], config: Config, settings: dict[str, Any]) -> Trainer:
-    """Engine `irpo`."""
-    return IRPOTrainer(
-        model=model,
-        args=TrainingArguments(**settings),
-        data_collator=collate,
-        train_dataset=dataset,
-        beta=config.beta,
-        alpha=config.alpha,
-        dpo_weight=config.dpo_weight,
-        nll_mean=config.nll_mean,
-    )
 
 
 def train(
@@ -204,73 +187,59 @@ def train(
     folder: Path,
     keep_checkpoints: bool = False,
     followed: Sequence[ProbeItem] = (),
-    make_trainer: Callable[..., Trainer] = irpo_trainer,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Trains a model in place and writes `folder/model` and `folder/log.csv`; goes on where a killed run stopped.
 
-    `make_trainer` is what the engines differ in; the pairs, their order and the settings are the same for all.
-    `followed` are responses whose log-probs are looked at on the way (`probe`).
+    Every process of the layout calls this with the same arguments. `keep_checkpoints` keeps all of them, and writes
+    the model of each as `folder/model-STEP`. `followed` are responses whose log-probs are looked at on the way.
 
     Returns:
         The counts of the stage: pairs, steps, last loss.
     """
+    ranks = ranks or Ranks(config.parallel)
     order = training_order(len(pairs), steps * config.batch_size, seed)
     dataset = [pairs[i] for i in order]
-    checkpoints = folder / "checkpoints"
-    last = newest_complete_checkpoint(checkpoints)
-    model.config.use_cache = False
-    model = add_adapters(model, config)
-    if last is None and config.reference_model == "previous":
-        check_step_zero(model, dataset[: config.micro_batch_size], config)
-    settings = arguments(config, steps, seed, checkpoints, keep_checkpoints)
-    trainer = make_trainer(model, tokenizer, dataset, config, settings)
-    trainer.add_callback(MarkComplete())
-    trainer.add_callback(ShowProgress())
-    if followed:
-        trainer.add_callback(LogProbe(followed, config, folder))
-    trainer.remove_callback(PrinterCallback)
+    torch.manual_seed(seed)
+    model = add_adapters(prepared(model, config), config)
+    loop, made = Loop(model, config, ranks), folder / "checkpoints"
     with full_disk_named(folder):
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-        model = merged(model, config.dtype)
-        model.config.use_cache = True
-        write_model(model, tokenizer, folder / "model")
-    log = [row for row in trainer.state.log_history if "loss" in row]
-    write_log(folder / "log.csv", log)
-    if followed:
-        write_probe_tables(folder, config.beta)
-    if not keep_checkpoints:
-        remove(checkpoints)
-    return {"pairs": len(pairs), "steps": steps, "loss": round(log[-1]["loss"], 4)}
+        loop.log = checkpoints.resume(made, model, loop.optimizer, ranks)
+        if not loop.log and config.reference_model == "previous":
+            check_step_zero(model, dataset[: config.micro_batch_size], config)
+        probe = LogProbe(followed, config, folder, ranks)
+        with Progress(steps, "train", "steps") as progress:
+            progress.skip(len(loop.log))
+            if not loop.log:
+                probe.look(model, 0)
+            while len(loop.log) < steps:
+                done = len(loop.log)
+                torch.manual_seed(seed + done)  # a model with dropout goes on after a kill as it would have without
+                loop.step(dataset[done * config.batch_size : (done + 1) * config.batch_size])
+                done += 1
+                if done == steps or (config.probe_every and done % config.probe_every == 0):
+                    probe.look(model, done)
+                if done == steps or done % config.checkpoint_every == 0:
+                    checkpoints.save(made, model, loop.optimizer, loop.log, ranks, keep=keep_checkpoints)
+                    if keep_checkpoints:
+                        checkpoints.write_model(model, tokenizer, folder / f"model-{done}", config, ranks)
+                progress.add(1)
+        checkpoints.write_model(model, tokenizer, folder / "model", config, ranks)
+    if ranks.is_main:
+        write_log(folder / "log.csv", loop.log)
+        if followed:
+            write_probe_tables(folder, config.beta)
+        if not keep_checkpoints:
+            remove(made)
+    return {"pairs": len(pairs), "steps": steps, "loss": round(loop.log[-1]["loss"], 4)}
 
 
-def arguments(config: Config, steps: int, seed: int, output: Path, keep_checkpoints: bool) -> dict[str, Any]:
-    """§ 3.1: AdamW, a constant learning rate after a short warm-up, batches of `batch_size` pairs."""
-    return {
-        "output_dir": str(output),
-        "max_steps": steps,
-        "per_device_train_batch_size": config.micro_batch_size,
-        "gradient_accumulation_steps": config.batch_size // config.micro_batch_size,
-        "learning_rate": config.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": config.warmup_steps,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "save_steps": config.checkpoint_every,
-        "save_total_limit": None if keep_checkpoints else 2,
-        "logging_steps": 1,
-        "seed": seed,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": config.dtype == "bfloat16",
-        "fp16": config.dtype == "float16",
-        "gradient_checkpointing": config.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        "remove_unused_columns": False,
-        "report_to": [],
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-        "logging_strategy": "steps",
-        "log_level": "error",
-    }
+def prepared(model: PreTrainedModel, config: Config) -> PreTrainedModel:
+    """The model in training mode."""
+    model.config.use_cache = False
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
 
 
 def write_log(path: Path, rows: list[dict[str, float]]) -> None:

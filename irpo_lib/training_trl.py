@@ -9,14 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from irpo_lib import training
+from irpo_lib.checkpoints import COMPLETE, newest_complete_checkpoint, write_model
 from irpo_lib.config import Config
-from irpo_lib.probe import ProbeItem
-from irpo_lib.training import ScoredPair
+from irpo_lib.parallel import Ranks
+from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
+from irpo_lib.progress import Progress
+from irpo_lib.store import full_disk_named, remove, write_json
+from irpo_lib.training import MAX_GRADIENT, ScoredPair, check_step_zero, training_order, write_log
+from irpo_lib.weights import add_adapters
 
 #: TRL's names of what this project's log has too.
 LOG_NAMES = {
@@ -42,6 +47,30 @@ class TokenDPOTrainer(DPOTrainer):
         row |= {ours: row[theirs] for theirs, ours in LOG_NAMES.items() if theirs in row}
 
 
+class Follow(TrainerCallback):
+    """Progress, the looks at log-probs, and the mark of a checkpoint that is there whole."""
+
+    def __init__(self, probe: LogProbe, every: int):
+        self.probe, self.every = probe, every
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.progress = Progress(state.max_steps, "train", "steps")
+        self.progress.skip(state.global_step)
+        if state.global_step == 0:
+            self.probe.look(model, 0)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.progress.add(1)
+        if state.global_step == state.max_steps or (self.every and state.global_step % self.every == 0):
+            self.probe.look(model, state.global_step)
+
+    def on_save(self, args, state, control, **kwargs):
+        write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, state.log_history)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.progress.close()
+
+
 def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -52,17 +81,77 @@ def train(
     folder: Path,
     keep_checkpoints: bool = False,
     followed: Sequence[ProbeItem] = (),
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
-    """As `training.train`, with TRL's trainer and TRL's loss."""
-    return training.train(model, tokenizer, pairs, config, steps, seed, folder, keep_checkpoints, followed, trl_trainer)
+    """As `training.train`, with TRL's trainer and TRL's loss, in one process."""
+    ranks = ranks or Ranks(config.parallel)
+    order = training_order(len(pairs), steps * config.batch_size, seed)
+    dataset = [pairs[i] for i in order]
+    made = folder / "checkpoints"
+    last = newest_complete_checkpoint(made)
+    model.config.use_cache = False
+    torch.manual_seed(seed)
+    model = add_adapters(model, config)
+    if last is None and config.reference_model == "previous":
+        check_step_zero(model, dataset[: config.micro_batch_size], config)
+    trainer = trl_trainer(model, tokenizer, dataset, config, steps, seed, made)
+    trainer.add_callback(Follow(LogProbe(followed, config, folder, ranks), config.probe_every))
+    if keep_checkpoints:
+        trainer.add_callback(KeepModels(tokenizer, config, folder, ranks))
+    trainer.remove_callback(PrinterCallback)
+    with full_disk_named(folder):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        write_model(model, tokenizer, folder / "model", config, ranks)
+    log = [row for row in trainer.state.log_history if "loss" in row]
+    write_log(folder / "log.csv", log)
+    if followed:
+        write_probe_tables(folder, config.beta)
+    if not keep_checkpoints:
+        remove(made)
+    return {"pairs": len(pairs), "steps": steps, "loss": round(log[-1]["loss"], 4)}
 
 
-def trl_trainer(model, tokenizer, dataset: list[ScoredPair], config: Config, settings: dict[str, Any]) -> Trainer:
-    """Engine `trl`: a term of weight 0 is left out, so that alpha=0 is DPO and dpo_weight=0 is SFT."""
+class KeepModels(TrainerCallback):
+    """Writes the model of each checkpoint."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Config, folder: Path, ranks: Ranks):
+        self.rest, self.folder = (config, ranks), folder
+        self.tokenizer = tokenizer
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        write_model(model, self.tokenizer, self.folder / f"model-{state.global_step}", *self.rest)
+
+
+def trl_trainer(
+    model: Any, tokenizer: PreTrainedTokenizerBase, dataset: list[ScoredPair], config: Config, steps: int, seed: int,
+    output: Path,
+) -> DPOTrainer:  # fmt: skip
+    """Stock `DPOTrainer`; a term of weight 0 is left out, so that alpha=0 is DPO and dpo_weight=0 is SFT."""
     weights = {"sigmoid": config.dpo_weight, "sft": config.alpha}
     terms = {name: weight for name, weight in weights.items() if weight}
     arguments = DPOConfig(
-        **settings,
+        output_dir=str(output),
+        max_steps=steps,
+        per_device_train_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=config.batch_size // config.micro_batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=config.warmup_steps,
+        weight_decay=0.0,
+        max_grad_norm=MAX_GRADIENT,
+        save_steps=config.checkpoint_every,
+        logging_steps=1,
+        seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=config.dtype == "bfloat16",
+        fp16=config.dtype == "float16",
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        log_level="error",
         loss_type=list(terms),
         loss_weights=list(terms.values()),
         beta=config.beta,

@@ -6,8 +6,8 @@ lost. LoRA freezes the model in `dtype` and keeps its adapters in float32. The r
 the policy, so that the margin is 0 at step 0.
 """
 
+import copy
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,25 +15,18 @@ from transformers import PreTrainedModel
 
 from irpo_lib.config import Config
 from irpo_lib.models import load_model
+from irpo_lib.parallel import distributed_config
 
 
 def load_for_training(name: str, config: Config) -> PreTrainedModel:
     """The model as it is scored and trained: its weights in float32, or frozen in `dtype` below LoRA adapters."""
-    return load_model(name, config.dtype if config.lora_rank else "float32", config.attention)
-
-
-def load_checkpoint(checkpoint: str, start: str, config: Config) -> PreTrainedModel:
-    """A model folder, or a training checkpoint with adapters only, merged into what the training started from."""
-    if not (Path(checkpoint) / "adapter_config.json").is_file():
-        return load_model(checkpoint, config.dtype)
-    from peft import PeftModel
-
-    return merged(PeftModel.from_pretrained(load_model(start, config.dtype), checkpoint), config.dtype).eval()
+    dtype = config.dtype if config.lora_rank else "float32"
+    return load_model(name, dtype, config.attention, distributed_config(config))
 
 
 def computing(config: Config, device: torch.device) -> AbstractContextManager:
-    """Autocast to `dtype`, where it is not float32."""
-    if config.dtype == "float32":
+    """Autocast to `dtype`, where it is not float32; FSDP2 has a mixed precision of its own."""
+    if config.dtype == "float32" or config.parallel.fsdp > 1:
         return nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, config.dtype))
 
@@ -48,8 +41,9 @@ def add_adapters(model: PreTrainedModel, config: Config) -> Any:
     return get_peft_model(model, settings)
 
 
-def merged(model: Any, dtype: str) -> PreTrainedModel:
-    """The plain model that is saved: adapters merged into it, weights in the storage form of `dtype`."""
-    if hasattr(model, "merge_and_unload"):
-        model = model.float().merge_and_unload()  # sums in float32: a bfloat16 weight would swallow a small adapter
-    return model.to(getattr(torch, dtype))
+def merged_copy(model: Any, config: Config) -> PreTrainedModel:
+    """The plain model that is saved, a copy: adapters merged into it, weights in the storage form of `dtype`."""
+    plain = copy.deepcopy(model).cpu()
+    if hasattr(plain, "merge_and_unload"):
+        plain = plain.float().merge_and_unload()  # sums in float32: a bfloat16 weight would swallow a small adapter
+    return plain.to(getattr(torch, config.dtype))

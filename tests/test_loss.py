@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import random_pairs, with_reference
-from transformers import TrainerCallback
 
+from irpo_lib import training
 from irpo_lib.logprobs import make_batch, score, sequence_logps, token_logps
 from irpo_lib.loss import irpo_loss
 from irpo_lib.models import load_model
-from irpo_lib.training import IRPOTrainer, arguments, collate, irpo_trainer
+from irpo_lib.parallel import Ranks
+from irpo_lib.training import Loop, collate
 
 WEIGHTS = {"DPO+NLL": (1.0, 1.0), "DPO": (0.0, 1.0), "SFT": (1.0, 0.0), "others": (0.3, 2.0)}
 
@@ -66,29 +67,21 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
-class KeepGradients(TrainerCallback):
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.found = gradients(model)
-
-
-def one_step(model, pairs, config, folder, micro_batch_size=8, padding=0) -> tuple[float, torch.Tensor]:
-    """Loss and gradient of one global batch of eight pairs, through the trainer."""
+def one_step(model, pairs, config, micro_batch_size=8, padding=0) -> tuple[float, torch.Tensor]:
+    """Loss and gradient of one global batch of eight pairs, as the training makes them."""
     config = replace(config, batch_size=8, micro_batch_size=micro_batch_size)
-    settings = arguments(config, 1, 0, folder, False) | {"max_grad_norm": 0, "save_strategy": "no"}
-    trainer = irpo_trainer(copy.deepcopy(model), None, pairs, config, settings)
-    assert isinstance(trainer, IRPOTrainer)
+    loop = Loop(copy.deepcopy(model), config, Ranks(config.parallel))
 
-    def padded(examples):
-        inputs = collate(examples)
+    def padded(examples, device):
+        inputs = collate(examples, device)
         for name, value in (("input_ids", 7), ("response_mask", 0)):
             inputs[name] = torch.nn.functional.pad(inputs[name], (0, padding), value=value)
         return inputs
 
-    trainer.data_collator = padded
-    keep = KeepGradients()
-    trainer.add_callback(keep)
-    trainer.train()
-    return trainer.state.log_history[0]["loss"], keep.found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "collate", padded)
+        sums = loop.backward(pairs)
+    return sums["loss"] / 8, gradients(loop.model)
 
 
 # --- Equation 1 ---
@@ -143,11 +136,9 @@ def test_nll_is_the_mean_of_each_sequences_mean():
 
 
 @pytest.mark.parametrize(("alpha", "dpo_weight"), WEIGHTS.values(), ids=WEIGHTS)
-def test_loss_and_gradient_of_a_step_equal_the_token_loop(
-    model, exact_model, pairs, small_config, tmp_path, alpha, dpo_weight
-):
+def test_loss_and_gradient_of_a_step_equal_the_token_loop(model, exact_model, pairs, small_config, alpha, dpo_weight):
     config = replace(small_config, alpha=alpha, dpo_weight=dpo_weight)
-    loss, gradient = one_step(model, pairs, config, tmp_path, micro_batch_size=2)
+    loss, gradient = one_step(model, pairs, config, micro_batch_size=2)
     exact_model.zero_grad()
     expected = naive_equation_1(exact_model, pairs, config.beta, alpha, dpo_weight)
     expected.backward()
@@ -156,47 +147,36 @@ def test_loss_and_gradient_of_a_step_equal_the_token_loop(
 
 
 @pytest.fixture(scope="module")
-def whole_step(model, pairs, tmp_path_factory):
+def whole_step(model, pairs):
     """Loss and gradient of the eight pairs in one micro-batch; made once for each config."""
     found = {}
 
     def make(config):
         if not found:
-            found["it"] = one_step(model, pairs, config, tmp_path_factory.mktemp("whole"))
+            found["it"] = one_step(model, pairs, config)
         return found["it"]
 
     return make
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
-def test_micro_batches_and_accumulation_change_nothing(
-    model, pairs, small_config, tmp_path, whole_step, micro_batch_size
-):
-    loss, gradient = one_step(model, pairs, small_config, tmp_path, micro_batch_size)
-    assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
-    assert distance(gradient, whole_step(small_config)[1]) < 1e-5
-
-
-def test_accumulation_is_right_for_models_that_take_no_loss_arguments(model, pairs, small_config, tmp_path, whole_step):
-    """transformers would scale the loss once more for a model that says so."""
-    model = copy.deepcopy(model)
-    model.accepts_loss_kwargs = False
-    loss, gradient = one_step(model, pairs, small_config, tmp_path, micro_batch_size=2)
+def test_micro_batches_and_accumulation_change_nothing(model, pairs, small_config, whole_step, micro_batch_size):
+    loss, gradient = one_step(model, pairs, small_config, micro_batch_size)
     assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
     assert distance(gradient, whole_step(small_config)[1]) < 1e-5
 
 
 @pytest.mark.parametrize("micro_batch_size", [8, 2])
-def test_padding_changes_nothing(model, pairs, small_config, tmp_path, whole_step, micro_batch_size):
-    loss, gradient = one_step(model, pairs, small_config, tmp_path, micro_batch_size, padding=9)
+def test_padding_changes_nothing(model, pairs, small_config, whole_step, micro_batch_size):
+    loss, gradient = one_step(model, pairs, small_config, micro_batch_size, padding=9)
     assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
     assert distance(gradient, whole_step(small_config)[1]) < 1e-5
 
 
 @pytest.mark.parametrize("micro_batch_size", [8, 2])
-def test_the_order_of_pairs_changes_nothing(model, pairs, small_config, tmp_path, whole_step, micro_batch_size):
+def test_the_order_of_pairs_changes_nothing(model, pairs, small_config, whole_step, micro_batch_size):
     shuffled = random.Random(3).sample(pairs, len(pairs))
-    loss, gradient = one_step(model, shuffled, small_config, tmp_path, micro_batch_size)
+    loss, gradient = one_step(model, shuffled, small_config, micro_batch_size)
     assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
     assert distance(gradient, whole_step(small_config)[1]) < 1e-5
 

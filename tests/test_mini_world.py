@@ -15,7 +15,6 @@ from irpo_lib.config import DATA
 from irpo_lib.models import encode_prompt, encode_reply
 from irpo_lib.records import Problem
 from irpo_lib.rewards import grade
-from irpo_lib.stages import to_text
 from irpo_lib.tasks import MATH_SHOTS, get_task, read_split
 from irpo_lib.tasks.answers import LETTERS
 from irpo_lib.tasks.jsonl import read_problems
@@ -24,6 +23,7 @@ from irpo_lib.tasks.mini.corpus import corpus, is_reserved
 from irpo_lib.tasks.mini.seed_model import SEED
 from irpo_lib.tasks.mini.tokenizer import build_tokenizer
 from irpo_lib.tasks.mini.writer import Writer
+from irpo_lib.work import to_text
 
 TASKS, SPLITS = ("gsm8k-mini", "arc-mini", "math-mini"), ("train", "dev", "test")
 DOCUMENTS = 20_000

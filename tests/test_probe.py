@@ -122,7 +122,7 @@ def test_a_killed_training_keeps_its_looks(probed, tmp_path):
     shutil.copytree(whole.run_dir, tmp_path / "killed")
     killed = Experiment(config, tmp_path / "killed")
     checkpoints = tmp_path / "killed/iteration-1/train.partial/checkpoints"
-    kill_stage("train", config, killed.run_dir, lambda: any(checkpoints.glob("*/complete")))
+    kill_stage("train", config, killed.run_dir, lambda: any(checkpoints.glob("*/log.json")))
     tables = [pd.read_parquet(e.train(1) / "probe.parquet") for e in (killed, whole)]
     assert sorted(tables[0].step.unique()) == list(range(0, 41, 5))
     pd.testing.assert_frame_equal(*tables)

@@ -20,6 +20,7 @@ from irpo_lib.records import Completion, Problem
 from irpo_lib.rewards import reward
 from irpo_lib.store import read_json, read_log, read_records
 from irpo_lib.training import check_step_zero, training_order
+from irpo_lib.work import scored_pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,10 +52,12 @@ def weights(folder: Path) -> bytes:
 
 def mark(checkpoint: Path) -> None:
     """Writes a loss of 1234 for step 1 into a checkpoint: a log that shows it was taken over from this checkpoint."""
-    path = checkpoint / "trainer_state.json"
-    state = read_json(path)
-    state["log_history"][0]["loss"] = 1234.0
-    path.write_text(json.dumps(state))
+    for name in ("log.json", "trainer_state.json"):
+        path = checkpoint / name
+        if path.is_file():
+            state = read_json(path)
+            (state if isinstance(state, list) else state["log_history"])[0]["loss"] = 1234.0
+            path.write_text(json.dumps(state))
 
 
 def column(log, name: str) -> list[float]:
@@ -95,9 +98,8 @@ def test_trl_takes_the_mean_over_tokens_in_larger_micro_batches(config, pairs, t
 def test_trl_gets_the_same_tokens(config, pairs, tmp_path):
     """Every row of the batches that TRL trains on is prompt + response, with nothing added or cut."""
     long = replace(config, max_length=8)
-    settings = training.arguments(long, 5, 7, tmp_path, False)
     model, tokenizer = load_model(config.model, "float32"), load_tokenizer(config.model)
-    trainer = training_trl.trl_trainer(model, tokenizer, pairs[:20], long, settings)
+    trainer = training_trl.trl_trainer(model, tokenizer, pairs[:20], long, 5, 7, tmp_path)
     assert trainer.ref_model is None
     seen = []
     for batch in trainer.get_train_dataloader():
@@ -142,7 +144,7 @@ def test_a_killed_training_resumes_bit_by_bit(small_config, tmp_path):
     killed = Experiment(config, tmp_path / "killed")
     checkpoints = tmp_path / "killed/iteration-1/train.partial/checkpoints"
 
-    kill_stage("train", config, killed.run_dir, lambda: any(checkpoints.glob("*/complete")))
+    kill_stage("train", config, killed.run_dir, lambda: any(checkpoints.glob("*/log.json")))
     newest = newest_complete_checkpoint(checkpoints)
     assert 10 <= int(newest.name.rpartition("-")[2]) < 150
     mark(newest)
@@ -164,8 +166,9 @@ def test_a_checkpoint_that_was_cut_off_is_ignored(config, pairs, tmp_path, engin
     assert newest_complete_checkpoint(made).name == "checkpoint-20"
     for step in (10, 15):
         shutil.copytree(made / f"checkpoint-{step}", left / f"checkpoint-{step}")
-    (left / "checkpoint-15/complete").unlink()
-    (left / "checkpoint-15/model.safetensors").write_bytes(b"")
+    (left / "checkpoint-15/log.json").unlink()
+    for half in (left / "checkpoint-15").glob("*.safetensors"):
+        half.write_bytes(b"")
     assert newest_complete_checkpoint(left).name == "checkpoint-10"
     mark(left / "checkpoint-10")
     resumed = train(engine, config, pairs, tmp_path / "cut")
@@ -240,14 +243,17 @@ def make_selection(tmp_path_factory):
             )  # fmt: skip
             found["it"] = OneAnswer(config, tmp_path_factory.mktemp("selection"))
             found["it"].trained_on = []
-            run_training = stages.run_training
+            run_work = stages.run_work
 
-            def noted(folder, config, pairs, *args, **kwargs):
-                found["it"].trained_on.append({p.pair.problem_id for p in pairs})
-                return run_training(folder, config, pairs, *args, **kwargs)
+            def noted(work, config, folder, **arguments):
+                if work == "train":
+                    names = ("pairs", "reference", "without")
+                    seen = scored_pairs(**{n: arguments[n] for n in names if n in arguments})
+                    found["it"].trained_on.append({p.pair.problem_id for p in seen})
+                return run_work(work, config, folder, **arguments)
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(stages, "run_training", noted)
+                patch.setattr(stages, "run_work", noted)
                 found["it"].train(1)
         return found["it"]
 

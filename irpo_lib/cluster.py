@@ -1,0 +1,110 @@
+"""A stage's work becomes a call in this process, processes on this machine, or jobs of Slurm: 8 nodes × 8 GPUs (§ 3).
+
+The notebook that asks for a stage waits for it, shows its progress, and fails with its last lines if it fails. What it
+starts dies with it, however it ends; run again, it goes on from the last shard or checkpoint. Slurm's scripts are in
+`slurm`.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from irpo_lib import slurm
+from irpo_lib.config import Config
+from irpo_lib.errors import UserError
+from irpo_lib.progress import LEFT, shows_progress
+
+#: Lines of a failed command that its error repeats.
+LAST_LINES = 12
+_PR_SET_PDEATHSIG = 1
+
+
+def run_work(work: str, config: Config, folder: Path, **arguments: Any) -> None:
+    """Does a piece of `work` for the stage in `folder`, wherever the config wants it done.
+
+    Raises:
+        UserError: it failed, with its last lines.
+    """
+    from irpo_lib.work import WORK, write_job
+
+    if in_this_process(work, config):
+        WORK[work](config, folder=folder, **arguments)
+        return
+    job = folder / "job.json"
+    write_job(job, work, config, {"folder": folder, **arguments})
+    try:
+        for path, text in files(work, config, job).items():
+            path.write_text(text, encoding="utf8")
+        execute(command(work, config, job), folder)
+    finally:
+        for path in (job, *files(work, config, job)):
+            path.unlink(missing_ok=True)
+
+
+def in_this_process(work: str, config: Config) -> bool:
+    """vLLM has a process of its own, so that its memory is free again before training starts."""
+    if config.launcher != "local":
+        return False
+    return config.engine != "vllm" if work == "sample" else config.parallel.processes == 1
+
+
+def command(work: str, config: Config, job: Path) -> list[str]:
+    """What does a job, as it would be typed."""
+    if config.launcher == "slurm":
+        return slurm.command(work, config, job)
+    if work == "sample":
+        return [sys.executable, "-m", "irpo_lib.work", str(job)]
+    return [*torchrun(config.parallel.processes), "--standalone", "-m", "irpo_lib.work", str(job)]
+
+
+def files(work: str, config: Config, job: Path) -> dict[Path, str]:
+    """What the command needs beside the job: path → text."""
+    return slurm.files(work, config, job) if config.launcher == "slurm" else {}
+
+
+def torchrun(processes: int) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+
+
+def execute(arguments: list[str], folder: Path) -> None:
+    """Runs a command to its end; its progress is shown, all of its output is in `folder/work.log`.
+
+    Raises:
+        UserError: it ended with an error: with the sentence it said of it, or its last lines.
+    """
+    log = folder / "work.log"
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    with (
+        log.open("a", encoding="utf8") as file,
+        subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+            errors="replace", preexec_fn=die_with_parent, start_new_session=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        ) as process,
+    ):  # fmt: skip
+        try:
+            for line in process.stdout:  # type: ignore[union-attr]
+                file.write(line)
+                file.flush()
+                if line.rstrip().endswith(LEFT):
+                    shows_progress(line.rstrip())
+                else:
+                    last.append(line.rstrip())
+        except BaseException:  # an interrupt, too, ends what was started
+            process.terminate()
+            raise
+    if process.returncode:
+        said = [line.partition("irpo: ")[2] for line in last if "irpo: " in line]
+        reason = said[0] if said else "\n".join(last)
+        raise UserError(f"{reason}\n({' '.join(arguments)} ended with {process.returncode}; see {log})")
+
+
+def die_with_parent(how: int = signal.SIGTERM) -> None:
+    """Linux sends this process a signal when its parent ends, even by kill -9."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, how)

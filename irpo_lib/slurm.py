@@ -1,0 +1,137 @@
+"""Slurm's commands and scripts: generation as an array of nodes, training over all nodes at once.
+
+Outside of a job, generation is `sbatch --array` and training `sbatch`, both waited for by `python -m irpo_lib.slurm`,
+which cancels the job when it is told to end. Within a job (`SLURM_JOB_ID`) both are steps of it, started by `srun`.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from irpo_lib.config import Config
+
+#: Seconds between two looks at a job.
+EVERY = 2.0
+#: Where the ranks of a training find each other: the address that Slurm has for the first node, and a port of the job.
+RENDEZVOUS = r"""first=$(scontrol show hostnames "$SLURM_STEP_NODELIST" | head -n 1)
+address=$(scontrol show node --oneliner "$first" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
+port=$((20000 + SLURM_JOB_ID % 20000))
+is_host=$([ "$SLURM_PROCID" = 0 ] && echo true || echo false)"""
+
+
+def command(work: str, config: Config, job: Path) -> list[str]:
+    """A step of the job that this process runs in, or a job that is submitted and waited for."""
+    if "SLURM_JOB_ID" in os.environ:
+        return step(work, config, job)
+    return [sys.executable, "-m", "irpo_lib.slurm", str(_batch_script(job))]
+
+
+def files(work: str, config: Config, job: Path) -> dict[Path, str]:
+    """The scripts: what each task does, and outside of a job the one that is submitted."""
+    scripts = {_task_script(job): task_script(work, config, job)}
+    if "SLURM_JOB_ID" not in os.environ:
+        scripts[_batch_script(job)] = batch_script(work, config, job)
+    return scripts
+
+
+def step(work: str, config: Config, job: Path) -> list[str]:
+    """One task a node; without --exact's share of cores, as each task has its node for itself."""
+    return ["srun", f"--nodes={config.nodes}", f"--ntasks={config.nodes}", "--ntasks-per-node=1",
+            "--kill-on-bad-exit=1", "bash", str(_task_script(job))]  # fmt: skip
+
+
+def task_script(work: str, config: Config, job: Path) -> str:
+    """What runs on each node: an engine with its part of the shards, or the node's ranks of a training."""
+    python, where = shlex.quote(sys.executable), shlex.quote(str(job))
+    if work == "sample":
+        part = "${SLURM_ARRAY_TASK_ID:-$SLURM_PROCID}"
+        lines = [f"exec {python} -m irpo_lib.work {where} {part} {config.nodes}"]
+    else:
+        lines = [
+            RENDEZVOUS,
+            f"exec {python} -m torch.distributed.run --nnodes={config.nodes} "
+            f"--nproc-per-node={config.parallel.processes // config.nodes} --rdzv-backend=c10d "
+            f'--rdzv-id="$SLURM_JOB_ID-$SLURM_STEP_ID" --rdzv-endpoint="$address:$port" '
+            f'--rdzv-conf="is_host=$is_host" -m irpo_lib.work {where}',
+        ]
+    return "\n".join(["#!/bin/bash", "set -e", *config.setup, *lines, ""])
+
+
+def batch_script(work: str, config: Config, job: Path) -> str:
+    """A job: an array with a node for each engine, or all nodes for one training."""
+    log = job.parent / "slurm-%A_%a.log" if work == "sample" else job.parent / "slurm-%j.log"
+    options = [f"--job-name=irpo-{work}", f"--output={log}", "--open-mode=append", *config.slurm_options]
+    if work == "sample":
+        options += [f"--array=0-{config.nodes - 1}", "--nodes=1", "--ntasks=1"]
+        run = f"exec bash {shlex.quote(str(_task_script(job)))}"
+    else:
+        options += [f"--nodes={config.nodes}", "--ntasks-per-node=1"]
+        run = f"exec {shlex.join(step(work, config, job))}"
+    return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options), run, ""])
+
+
+def _task_script(job: Path) -> Path:
+    return job.with_name("task.sh")
+
+
+def _batch_script(job: Path) -> Path:
+    return job.with_name("job.sbatch")
+
+
+def submit_and_wait(script: Path) -> int:
+    """Submits a job, passes on what it writes, and returns 0 when all of it has succeeded.
+
+    The job is cancelled when this process is told to end.
+    """
+    before = set(_logs(script))
+    job = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True)
+    if job.returncode:
+        print(f"irpo: sbatch refused {script}: {' '.join(job.stderr.split())}", flush=True)
+        return 1
+    number = job.stdout.strip().partition(";")[0]
+    print(f"job {number} submitted", flush=True)
+
+    def cancel(*_) -> None:
+        subprocess.run(["scancel", number])
+        sys.exit(143)
+
+    signal.signal(signal.SIGTERM, cancel)
+    signal.signal(signal.SIGINT, cancel)
+    read: dict[Path, int] = {}
+    while True:
+        ended = not _waiting(number)
+        for log in sorted(set(_logs(script)) - before):
+            with log.open(encoding="utf8", errors="replace") as file:
+                file.seek(read.get(log, 0))
+                sys.stdout.write(file.read())
+                read[log] = file.tell()
+        sys.stdout.flush()
+        if ended:
+            return _exit_code(number)
+        time.sleep(EVERY)
+
+
+def _logs(script: Path) -> list[Path]:
+    return list(script.parent.glob("slurm-*.log"))
+
+
+def _waiting(number: str) -> bool:
+    """Whether some task of a job is still to end; a controller that does not answer is asked again."""
+    found = subprocess.run(["squeue", "--noheader", "--jobs", number], capture_output=True, text=True)
+    return bool(found.stdout.strip()) or (found.returncode != 0 and "Invalid job id" not in found.stderr)
+
+
+def _exit_code(number: str) -> int:
+    """1 if a task of the job has failed, as the controller remembers it for some minutes."""
+    shown = subprocess.run(["scontrol", "show", "job", "--oneliner", number], capture_output=True, text=True).stdout
+    states = [word.partition("=")[2] for line in shown.splitlines() for word in line.split() if "JobState=" in word]
+    print(f"job {number}: {', '.join(states) or 'no state'}", flush=True)
+    return 0 if states and all(state == "COMPLETED" for state in states) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(submit_and_wait(Path(sys.argv[1])))
