@@ -7,10 +7,12 @@ starts dies with it, however it ends; run again, it goes on from the last shard 
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from irpo_lib.progress import LEFT, shows_progress
 
 #: Lines of a failed command that its error repeats.
 LAST_LINES = 12
+#: Lines that are looked through for what went wrong.
+KEPT_LINES = 2000
 _PR_SET_PDEATHSIG = 1
 
 
@@ -78,7 +82,7 @@ def execute(arguments: list[str], folder: Path) -> None:
         UserError: it ended with an error: with the sentence it said of it, or its last lines.
     """
     log = folder / "work.log"
-    last: deque[str] = deque(maxlen=LAST_LINES)
+    lines: deque[str] = deque(maxlen=KEPT_LINES)
     with (
         log.open("a", encoding="utf8") as file,
         subprocess.Popen(
@@ -94,14 +98,19 @@ def execute(arguments: list[str], folder: Path) -> None:
                 if line.rstrip().endswith(LEFT):
                     shows_progress(line.rstrip())
                 else:
-                    last.append(line.rstrip())
+                    lines.append(line.rstrip())
         except BaseException:  # an interrupt, too, ends what was started
             process.terminate()
             raise
     if process.returncode:
-        said = [line.partition("irpo: ")[2] for line in last if "irpo: " in line]
-        reason = said[0] if said else "\n".join(last)
-        raise UserError(f"{reason}\n({' '.join(arguments)} ended with {process.returncode}; see {log})")
+        raise UserError(f"{_reason(lines)} ({' '.join(arguments)} ended with {process.returncode}; see {log})")
+
+
+def _reason(lines: Iterable[str]) -> str:
+    """The sentence that a process said for its user; else its errors and signals; else its last lines."""
+    said = [line.partition("irpo: ")[2] for line in lines if "irpo: " in line]
+    errors = [line for line in lines if re.search(r"^(\[rank\d+\]: ?)?[\w.]+(Error|Exception|Exit)\b|\(SIG", line)]
+    return next(iter(said), None) or "\n".join(list(dict.fromkeys(errors or lines))[-LAST_LINES:])
 
 
 def die_with_parent(how: int = signal.SIGTERM) -> None:

@@ -120,6 +120,13 @@ def _pieces(parameter: torch.nn.Parameter, dimension: str) -> int:
     return parameter.device_mesh[dimension].size()
 
 
+def by_kind(parameters: Sequence[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
+    """Plain tensors and DTensors apart: a fused optimiser cannot update both at once."""
+    cut = [isinstance(p, DTensor) for p in parameters]
+    groups = [[p for p, c in zip(parameters, cut, strict=True) if c == kind] for kind in (False, True)]
+    return [group for group in groups if group]
+
+
 def sum_gradients(parameters: Iterable[torch.nn.Parameter], ranks: Ranks) -> None:
     """Sums over data ranks. FSDP2 takes the mean in its backward pass; whole copies are summed here."""
     for p in parameters:

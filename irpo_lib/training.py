@@ -21,7 +21,7 @@ from irpo_lib.config import Config
 from irpo_lib.errors import UserError
 from irpo_lib.logprobs import Batch, make_batch, sequence_logps
 from irpo_lib.loss import PairLosses, irpo_loss
-from irpo_lib.parallel import Ranks, clip_gradients, sum_gradients, sum_over_data_ranks
+from irpo_lib.parallel import Ranks, by_kind, clip_gradients, sum_gradients, sum_over_data_ranks
 from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
 from irpo_lib.progress import Progress
 from irpo_lib.records import PreferencePair
@@ -98,7 +98,8 @@ class Loop:
     def __init__(self, model: PreTrainedModel, config: Config, ranks: Ranks):
         self.model, self.config, self.ranks = model, config, ranks
         self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=config.learning_rate, weight_decay=0.0, fused=True)
+        groups = [{"params": some} for some in by_kind(self.trained)]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.dtype == "float16")
         self.log: list[dict[str, float]] = []
 
