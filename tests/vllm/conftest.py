@@ -1,0 +1,6 @@
+"""The tests of the folder above share their helpers."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
