@@ -8,9 +8,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from helpers import random_pairs, run_training
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from irpo_lib import work
 from irpo_lib.config import load_config
+from irpo_lib.store import write_records
 from irpo_lib.tasks.mini.corpus import corpus
 from irpo_lib.tasks.mini.tokenizer import build_tokenizer
 
@@ -56,3 +59,45 @@ def small_config(tiny_model):
         test_problems=6, majority_problems=3, majority_samples=4, majority_iterations=[0], max_new_tokens=24,
         problems_per_shard=4, max_steps=4, checkpoint_every=2, batch_size=4, micro_batch_size=2,
     )  # fmt: skip
+
+
+# --- a training of twenty steps, for the tests of many processes ---
+
+
+@pytest.fixture(scope="session")
+def divisible_model(tokenizer, tmp_path_factory) -> str:
+    """A random Llama whose heads can be shared by two processes."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer) + len(tokenizer) % 2, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, initializer_range=0.3,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("model")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def twenty_steps(divisible_model):
+    return load_config(
+        "mini", "gsm8k-mini", model=divisible_model, max_steps=20, checkpoint_every=5, batch_size=4, micro_batch_size=1,
+        learning_rate=1e-3, probe_every=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def scored(twenty_steps, tmp_path_factory) -> tuple[Path, Path]:
+    """The folders of a `pairs` and of its `reference` stage."""
+    pairs, reference = tmp_path_factory.mktemp("pairs"), tmp_path_factory.mktemp("reference")
+    write_records(pairs / "pairs.parquet", [s.pair for s in random_pairs(30)])
+    work.reference(twenty_steps, reference, pairs, twenty_steps.model)
+    return pairs, reference
+
+
+@pytest.fixture(scope="session")
+def alone(twenty_steps, scored, tmp_path_factory):
+    """The folder and the log of the training in this one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, run_training(twenty_steps, scored, folder, keep_checkpoints=True)

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
+from irpo_lib import cluster
 from irpo_lib.config import Config
 from irpo_lib.logprobs import score
 from irpo_lib.records import PreferencePair
+from irpo_lib.store import read_log
 from irpo_lib.training import ScoredPair
 
 RUN_STAGE = """
@@ -59,3 +63,68 @@ def kill_stage(stage: str, config: Config, run_dir: Path, reached: Callable[[], 
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+
+
+def run_training(config, scored, folder: Path, **options) -> list[dict[str, float]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs, reference = scored
+    cluster.run_work("train", config, folder, pairs=pairs, reference=reference, model=config.model, iteration=1,
+                     steps=config.max_steps, **options)  # fmt: skip
+    return read_log(folder / "log.csv")
+
+
+def assert_same(log, expected):
+    """Losses within 1e-5; sums of some hundred nats within what float32 has."""
+    assert len(log) == len(expected)
+    for name, within in (("loss", 1e-5), ("dpo", 1e-5), ("nll", 1e-5), ("margins", 1e-4), ("chosen_rewards", 1e-4),
+                         ("grad_norm", 1e-3), ("learning_rate", 0)):  # fmt: skip
+        assert [r[name] for r in log] == pytest.approx([r[name] for r in expected], abs=within, rel=0), name
+
+
+def ranks_of(folder: Path) -> list[int]:
+    """Process ids of the ranks that work on the job in a folder."""
+    job = str(folder / "job.json")
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if job in words and "torch.distributed.run" not in words:
+            found.append(int(entry.name))
+    return sorted(found)
+
+
+START = """
+import json, sys
+from pathlib import Path
+from irpo_lib import cluster
+from irpo_lib.config import config_from
+config, folder, pairs, reference, steps = sys.argv[1:]
+config = config_from(json.loads(config))
+cluster.run_work("train", config, Path(folder), pairs=Path(pairs), reference=Path(reference), model=config.model,
+                 iteration=1, steps=int(steps))
+"""
+
+
+def start_training(config, scored, folder: Path) -> subprocess.Popen:
+    """The same training, in a process that may be killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-c",
+        START,
+        json.dumps(asdict(config)),
+        str(folder),
+        *map(str, scored),
+        str(config.max_steps),
+    ]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(reached, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)

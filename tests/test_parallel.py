@@ -12,18 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import random_pairs
+from helpers import assert_same, ranks_of, run_training, start_training, wait_until
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from irpo_lib import cluster, work
-from irpo_lib.config import load_config
 from irpo_lib.errors import UserError
 from irpo_lib.layout import Parallel
 from irpo_lib.models import load_tokenizer
-from irpo_lib.store import read_json, read_log, write_records
+from irpo_lib.store import read_json, read_log
 
-STEPS = 20
 LAYOUTS = {
     "ddp 2": Parallel(ddp=2),
     "fsdp 2": Parallel(fsdp=2),
@@ -33,73 +31,23 @@ LAYOUTS = {
 }
 
 
+@pytest.fixture
+def config(twenty_steps):
+    return twenty_steps
+
+
 @pytest.fixture(autouse=True)
 def one_thread_each(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer, tmp_path_factory) -> str:
-    """A random Llama whose heads can be shared by two processes."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer) + len(tokenizer) % 2, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, initializer_range=0.3,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("model")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def config(model):
-    return load_config(
-        "mini", "gsm8k-mini", model=model, max_steps=STEPS, checkpoint_every=5, batch_size=4, micro_batch_size=1,
-        learning_rate=1e-3, probe_every=0,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def scored(config, tmp_path_factory) -> tuple[Path, Path]:
-    """The folders of a `pairs` and of its `reference` stage."""
-    pairs, reference = tmp_path_factory.mktemp("pairs"), tmp_path_factory.mktemp("reference")
-    write_records(pairs / "pairs.parquet", [s.pair for s in random_pairs(30)])
-    work.reference(config, reference, pairs, config.model)
-    return pairs, reference
-
-
-def train(config, scored, folder: Path, **options) -> list[dict[str, float]]:
-    folder.mkdir(parents=True, exist_ok=True)
-    pairs, reference = scored
-    cluster.run_work("train", config, folder, pairs=pairs, reference=reference, model=config.model, iteration=1,
-                     steps=STEPS, **options)  # fmt: skip
-    return read_log(folder / "log.csv")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
 
-@pytest.fixture(scope="module")
-def alone(config, scored, tmp_path_factory):
-    """The folder and the log of the training in this one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    return folder, train(config, scored, folder, keep_checkpoints=True)
-
-
-def assert_same(log, expected):
-    """Losses within 1e-5; sums of some hundred nats within what float32 has."""
-    assert len(log) == len(expected)
-    for name, within in (("loss", 1e-5), ("dpo", 1e-5), ("nll", 1e-5), ("margins", 1e-4), ("chosen_rewards", 1e-4),
-                         ("grad_norm", 1e-3), ("learning_rate", 0)):  # fmt: skip
-        assert [r[name] for r in log] == pytest.approx([r[name] for r in expected], abs=within, rel=0), name
-
-
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_every_layout_trains_alike(config, scored, alone, tmp_path, layout):
-    log = train(replace(config, parallel=layout), scored, tmp_path)
+    log = run_training(replace(config, parallel=layout), scored, tmp_path)
     assert_same(log, alone[1])
     expected, found = weights(alone[0]), weights(tmp_path)
     assert expected.keys() == found.keys()
@@ -109,7 +57,7 @@ def test_every_layout_trains_alike(config, scored, alone, tmp_path, layout):
 
 def test_micro_batches_in_two_processes_change_nothing(config, scored, alone, tmp_path):
     layout = Parallel(fsdp=2)
-    log = train(replace(config, parallel=layout, micro_batch_size=2), scored, tmp_path)
+    log = run_training(replace(config, parallel=layout, micro_batch_size=2), scored, tmp_path)
     assert_same(log, alone[1])
 
 
@@ -117,7 +65,7 @@ def test_the_model_of_a_cut_up_training_loads_as_any_other(config, scored, alone
     config = replace(config, parallel=Parallel(tp=2, fsdp=2), dtype="bfloat16")
     (tmp_path / "reference").mkdir()
     cluster.run_work("reference", config, tmp_path / "reference", pairs=scored[0], model=config.model)
-    train(config, (scored[0], tmp_path / "reference"), tmp_path / "train")
+    run_training(config, (scored[0], tmp_path / "reference"), tmp_path / "train")
     folder = tmp_path / "train" / "model"
     assert {t.dtype for t in weights(tmp_path / "train").values()} == {torch.bfloat16}
     loaded, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
@@ -154,62 +102,19 @@ def copy_checkpoint(source: Path, target: Path, step: int) -> None:
 def test_a_training_goes_on_in_another_layout(config, scored, alone, tmp_path, layout):
     copy_checkpoint(alone[0], tmp_path / "there", 10)
     there = replace(config, parallel=layout)
-    log = train(there, scored, tmp_path / "there", keep_checkpoints=True)
+    log = run_training(there, scored, tmp_path / "there", keep_checkpoints=True)
     assert log[0]["loss"] == 1234.0
     assert_same(log[1:], alone[1][1:])
     copy_checkpoint(tmp_path / "there", tmp_path / "back", 15)
-    log = train(config, scored, tmp_path / "back")
+    log = run_training(config, scored, tmp_path / "back")
     assert log[0]["loss"] == 1234.0
     assert_same(log[1:], alone[1][1:])
-
-
-def ranks_of(folder: Path) -> list[int]:
-    """Process ids of the ranks that work on the job in a folder."""
-    job = str(folder / "job.json")
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_text().split("\0")
-        except OSError:
-            continue
-        if job in words and "torch.distributed.run" not in words:
-            found.append(int(entry.name))
-    return sorted(found)
-
-
-START = """
-import json, sys
-from pathlib import Path
-from irpo_lib import cluster
-from irpo_lib.config import config_from
-config, folder, pairs, reference, steps = sys.argv[1:]
-config = config_from(json.loads(config))
-cluster.run_work("train", config, Path(folder), pairs=Path(pairs), reference=Path(reference), model=config.model,
-                 iteration=1, steps=int(steps))
-"""
-
-
-def start(config, scored, folder: Path) -> subprocess.Popen:
-    """The same training, in a process that may be killed."""
-    from dataclasses import asdict
-
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", START, json.dumps(asdict(config)), str(folder), *map(str, scored), str(STEPS)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def wait_until(reached, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("moment", ["in a step", "in a save"])
 def test_a_rank_that_dies_ends_the_run_which_goes_on_from_its_last_checkpoint(config, scored, alone, tmp_path, moment):
     config, checkpoints = replace(config, parallel=Parallel(fsdp=2)), tmp_path / "checkpoints"
-    with start(config, scored, tmp_path) as process:
+    with start_training(config, scored, tmp_path) as process:
         if moment == "in a step":
             wait_until(lambda: (checkpoints / "checkpoint-5" / "log.json").is_file(), process)
         else:
@@ -220,13 +125,13 @@ def test_a_rank_that_dies_ends_the_run_which_goes_on_from_its_last_checkpoint(co
     assert "SIGKILL" in said or "Signal 9" in said
     assert not ranks_of(tmp_path)
     assert not (tmp_path / "model").exists()
-    assert_same(train(config, scored, tmp_path), alone[1])
+    assert_same(run_training(config, scored, tmp_path), alone[1])
 
 
 @pytest.mark.parametrize("who", ["the notebook", "the launcher"])
 def test_ranks_die_with_what_started_them(config, scored, alone, tmp_path, who):
     config = replace(config, parallel=Parallel(fsdp=2))
-    with start(config, scored, tmp_path) as process:
+    with start_training(config, scored, tmp_path) as process:
         wait_until(lambda: (tmp_path / "checkpoints" / "checkpoint-5" / "log.json").is_file(), process)
         victim = process.pid if who == "the notebook" else int(
             Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
@@ -237,7 +142,7 @@ def test_ranks_die_with_what_started_them(config, scored, alone, tmp_path, who):
     while ranks_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not ranks_of(tmp_path)
-    assert_same(train(config, scored, tmp_path), alone[1])
+    assert_same(run_training(config, scored, tmp_path), alone[1])
 
 
 # --- what is checked before a step is taken ---
@@ -259,7 +164,7 @@ def test_two_agents_find_each_other(config, scored, alone, tmp_path):
     config = replace(config, parallel=Parallel(tp=1, fsdp=2))
     job = tmp_path / "job.json"
     arguments = {"folder": tmp_path, "pairs": scored[0], "reference": scored[1], "model": config.model, "iteration": 1,
-                 "steps": STEPS}  # fmt: skip
+                 "steps": config.max_steps}  # fmt: skip
     work.write_job(job, "train", config, arguments)
     agents = []
     for node in range(2):
@@ -274,5 +179,5 @@ def test_two_agents_find_each_other(config, scored, alone, tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_pairs(config, scored, tmp_path):
     config = replace(config, learning_rate=1e30, parallel=Parallel(fsdp=2))
     with pytest.raises(UserError, match=r"step \d+: the loss is (nan|inf), with pairs of the problems p\d+"):
-        train(config, scored, tmp_path)
+        run_training(config, scored, tmp_path)
     assert not (tmp_path / "model").exists()

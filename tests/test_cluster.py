@@ -1,0 +1,149 @@
+"""Commands and scripts for a cluster, and a real Slurm of two nodes on this machine."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers import START, assert_same, ranks_of, run_training, start_training, wait_until
+
+from irpo_lib import cluster, slurm
+from irpo_lib.config import load_config
+from irpo_lib.errors import UserError
+from irpo_lib.iteration import Experiment
+from irpo_lib.layout import Parallel
+from irpo_lib.store import hash_file
+
+NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "munged")
+SLURM = Path(__file__).parent / "start-slurm"
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory):
+    """A real Slurm; what it needs is installed by `.ci/run`."""
+    missing = [name for name in NEEDED if not shutil.which(name)]
+    if missing or os.geteuid():
+        pytest.skip(f"a Slurm of one's own needs root and {', '.join(missing) or 'nothing else'}")
+    folder = tmp_path_factory.mktemp("slurm")
+    subprocess.run([SLURM, folder], check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield folder
+    subprocess.run([SLURM, folder, "stop"], check=True)
+
+
+@pytest.fixture
+def config(twenty_steps):
+    return twenty_steps
+
+
+@pytest.fixture
+def big():
+    return load_config("llama-2-70b")
+
+
+def on_slurm(config):
+    return replace(config, launcher="slurm", nodes=2, parallel=Parallel(fsdp=2), setup=("export TASK_IS_SET_UP=1",))
+
+
+def queue() -> str:
+    return subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout
+
+
+# --- scripts, without a cluster ---
+
+
+def test_generation_of_the_70b_preset_is_an_array_with_a_node_for_each_engine(big, tmp_path):
+    script = slurm.batch_script("sample", big, tmp_path / "job.json")
+    lines = script.splitlines()
+    assert "#SBATCH --array=0-7" in lines
+    assert "#SBATCH --nodes=1" in lines
+    assert "#SBATCH --gpus-per-node=8" in lines
+    task = slurm.task_script("sample", big, tmp_path / "job.json")
+    assert f"-m irpo_lib.work {tmp_path / 'job.json'} ${{SLURM_ARRAY_TASK_ID:-$SLURM_PROCID}} 8" in task
+
+
+def test_training_of_the_70b_preset_starts_a_launcher_of_8_ranks_on_each_of_8_nodes(big, tmp_path):
+    script = slurm.batch_script("train", big, tmp_path / "job.json")
+    assert "#SBATCH --nodes=8" in script
+    assert "srun --nodes=8 --ntasks=8 --ntasks-per-node=1" in script
+    task = slurm.task_script("train", big, tmp_path / "job.json")
+    assert "--nnodes=8 --nproc-per-node=8 --rdzv-backend=c10d" in task
+
+
+def test_setup_lines_stand_before_the_command(big, tmp_path):
+    with_setup = replace(big, setup=("module load cuda", "source env/bin/activate"))
+    lines = slurm.task_script("train", with_setup, tmp_path / "job.json").splitlines()
+    assert lines[:4] == ["#!/bin/bash", "set -e", "module load cuda", "source env/bin/activate"]
+    assert subprocess.run(["bash", "-n"], input="\n".join(lines), text=True).returncode == 0
+
+
+def test_within_a_job_stages_are_its_steps(big, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert cluster.command("train", big, tmp_path / "job.json")[0] == "srun"
+    assert list(cluster.files("train", big, tmp_path / "job.json")) == [tmp_path / "task.sh"]
+
+
+# --- a real one ---
+
+
+def test_a_training_over_both_nodes_equals_one_process(two_nodes, config, scored, alone, tmp_path):
+    log = run_training(on_slurm(config), scored, tmp_path)
+    assert_same(log, alone[1])
+    assert "COMPLETED" in (tmp_path / "work.log").read_text()
+
+
+def test_a_generation_is_an_array_whose_tasks_share_the_shards(two_nodes, small_config, tmp_path):
+    here = Experiment(small_config, tmp_path / "here").generate(1)
+    there = Experiment(on_slurm(small_config), tmp_path / "there").generate(1)
+    shards = {p.name: hash_file(p) for p in here.glob("shard-*.parquet")}
+    assert len(shards) == 3
+    assert {p.name: hash_file(p) for p in there.glob("shard-*.parquet")} == shards
+    assert "COMPLETED, COMPLETED" in (there / "work.log").read_text()
+
+
+def test_steps_of_a_job_that_is_there(two_nodes, config, scored, alone, tmp_path):
+    """The whole run in one allocation: the notebook's stages are steps of its job."""
+    from dataclasses import asdict
+    from json import dumps
+
+    script = tmp_path / "start.py"
+    script.write_text(START)
+    values = dumps(asdict(on_slurm(config)))
+    command = [sys.executable, str(script), values, str(tmp_path / "out"), *map(str, scored), str(config.max_steps)]
+    (tmp_path / "out").mkdir()
+    done = subprocess.run(["salloc", "-N2", "--ntasks-per-node=1", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    from irpo_lib.store import read_log
+
+    assert_same(read_log(tmp_path / "out" / "log.csv"), alone[1])
+
+
+def test_a_failed_job_fails_with_its_reason(two_nodes, config, scored, tmp_path):
+    with pytest.raises(UserError, match="the model folder /nowhere does not exist"):
+        run_training(replace(on_slurm(config), model="/nowhere"), scored, tmp_path)
+
+
+def test_a_job_that_slurm_refuses_fails_with_its_words(two_nodes, config, scored, tmp_path):
+    with pytest.raises(UserError, match=r"sbatch refused .*partition"):
+        run_training(replace(on_slurm(config), slurm_options=("--partition=none",)), scored, tmp_path)
+
+
+def test_a_job_is_cancelled_with_the_notebook_that_waits_for_it(two_nodes, config, scored, alone, tmp_path):
+    config = on_slurm(config)
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-5" / "log.json"
+    with start_training(config, scored, tmp_path) as process:
+        wait_until(checkpoint.is_file, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while queue() or ranks_of(tmp_path):
+        assert time.monotonic() < deadline, queue()
+        time.sleep(0.2)
+    assert_same(run_training(config, scored, tmp_path), alone[1])
