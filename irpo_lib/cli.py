@@ -11,6 +11,7 @@ from irpo_lib.errors import UserError
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, or 1 with one sentence on stderr for what a user can put right."""
     args = _parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else argv
     try:
         args.command(args)
     except UserError as error:
@@ -34,6 +35,19 @@ def run(args: argparse.Namespace) -> None:
 
     overrides = parse_overrides(args.set)
     config = load_config(args.preset, args.task, **overrides)  # before the imports that take seconds
+    run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{Path(config.task).stem}")
+    if args.sbatch:
+        from irpo_lib.slurm import whole_script
+
+        rest = [a for a in args.argv if a not in ("--sbatch", args.sbatch)]
+        Path(args.sbatch).write_text(whole_script(config, rest), encoding="utf8")
+        print(f"wrote {args.sbatch}: hand it in with `sbatch {args.sbatch}`; handed in again, it goes on")
+        return
+    if args.dry_run:
+        from irpo_lib.dry_run import dry_run
+
+        print(dry_run(config, run_dir.resolve()))
+        return
     from irpo_lib.course import run_notebooks
     from irpo_lib.models import check_weights, load_tokenizer
     from irpo_lib.tasks import get_task, read_split
@@ -43,7 +57,6 @@ def run(args: argparse.Namespace) -> None:
     check_weights(config.model)
     for split in ("train", "test"):
         read_split(get_task(config.task, config.task_path), split)
-    run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{Path(config.task).stem}")
     run_notebooks(args.preset, config.task, run_dir, config.seed, overrides)
 
 
@@ -132,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--task", help="overrides the preset's task")
     p.add_argument("--run-dir", help="default: runs/PRESET-TASK")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
+    p.add_argument("--dry-run", action="store_true", help="print every command and script, run none")
+    p.add_argument("--sbatch", metavar="FILE", help="write one Slurm script for the whole run instead of running it")
     p.set_defaults(command=run)
 
     p = commands.add_parser("plan", help="the memory that a preset needs, computed")

@@ -68,6 +68,7 @@ class Config:
     nodes: int
     slurm_options: tuple[str, ...]
     setup: tuple[str, ...]
+    container: str
     # Figures 2-4, diagnostics
     probe_every: int
     probe_pairs: int

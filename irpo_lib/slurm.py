@@ -46,7 +46,8 @@ def step(work: str, config: Config, job: Path) -> list[str]:
 
 def task_script(work: str, config: Config, job: Path) -> str:
     """What runs on each node: an engine with its part of the shards, or the node's ranks of a training."""
-    python, where = shlex.quote(sys.executable), shlex.quote(str(job))
+    python = f"{config.container} python" if config.container else shlex.quote(sys.executable)
+    where = shlex.quote(str(job))
     if work == "sample":
         part = "${SLURM_ARRAY_TASK_ID:-$SLURM_PROCID}"
         lines = [f"exec {python} -m irpo_lib.work {where} {part} {config.nodes}"]
@@ -72,6 +73,15 @@ def batch_script(work: str, config: Config, job: Path) -> str:
         options += [f"--nodes={config.nodes}", "--ntasks-per-node=1"]
         run = f"exec {shlex.join(step(work, config, job))}"
     return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options), run, ""])
+
+
+def whole_script(config: Config, arguments: list[str]) -> str:
+    """One job for a whole run: `irpo run …` on its first node, whose stages are steps over all of them."""
+    options = ["--job-name=irpo", "--output=irpo-%j.log", "--open-mode=append", "--requeue", f"--nodes={config.nodes}",
+               "--ntasks-per-node=1", *config.slurm_options]  # fmt: skip
+    run = shlex.join([sys.executable, "-m", "irpo_lib.cli", *arguments])
+    lines = [*(f"#SBATCH {option}" for option in options), "set -e", *config.setup, f"exec {run}"]
+    return "\n".join(["#!/bin/bash", *lines, ""])
 
 
 def _task_script(job: Path) -> Path:

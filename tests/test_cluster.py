@@ -147,3 +147,49 @@ def test_a_job_is_cancelled_with_the_notebook_that_waits_for_it(two_nodes, confi
         assert time.monotonic() < deadline, queue()
         time.sleep(0.2)
     assert_same(run_training(config, scored, tmp_path), alone[1])
+
+
+# --- the whole run, without running it ---
+
+
+def test_a_dry_run_shows_every_stage_command_and_script_and_writes_nothing(tmp_path):
+    command = [sys.executable, "-m", "irpo_lib.cli", "run", "--preset", "llama-2-70b", "--dry-run"]
+    done = subprocess.run([*command, "--run-dir", str(tmp_path / "run")], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+    for t in range(1, 5):
+        for stage in ("generate", "reward", "pairs", "reference", "select", "train", "evaluate"):
+            assert f"\niteration-{t}/{stage} " in done.stdout, (t, stage)
+            if stage not in ("reward", "pairs"):
+                assert f"{tmp_path}/run/iteration-{t}/{stage}.partial/job.sbatch" in done.stdout
+    for arm in ("sft-chosen", "dpo", "dpo-from-sft", "sft-gold", "irpo-from-sft", "star-twice", "irpo-twice"):
+        assert f"\narms/{arm}/train " in done.stdout
+    for wanted in ("--array=0-7", "--nnodes=8 --nproc-per-node=8", "#SBATCH --gpus-per-node=8", "30 samples",
+                   "at temperature 1.3", '"learning_rate": 7e-07', "at most 5000 steps of 16 pairs"):  # fmt: skip
+        assert wanted in done.stdout, wanted
+
+
+def test_a_dry_run_of_mini_runs_in_one_process(capsys):
+    from irpo_lib.cli import main
+
+    assert main(["run", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "in the notebook's own process" in said
+    assert "job.json:" not in said
+
+
+def test_one_script_for_the_whole_run(tmp_path, capsys):
+    from irpo_lib.cli import main
+
+    script = tmp_path / "irpo.sbatch"
+    assert main(["run", "--preset", "llama-2-70b", "--task", "arc", "--sbatch", str(script)]) == 0
+    text = script.read_text()
+    assert "#SBATCH --nodes=8" in text
+    assert text.rstrip().endswith("-m irpo_lib.cli run --preset llama-2-70b --task arc")
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+def test_a_container_stands_before_python(big, tmp_path):
+    inside = replace(big, container="apptainer exec --nv irpo.sif")
+    for work in ("sample", "train"):
+        assert "exec apptainer exec --nv irpo.sif python -m" in slurm.task_script(work, inside, tmp_path / "job.json")
