@@ -94,7 +94,7 @@ def train(
     model = add_adapters(model, config)
     if last is None and config.reference_model == "previous":
         check_step_zero(model, dataset[: config.micro_batch_size], config)
-    trainer = trl_trainer(model, tokenizer, dataset, config, steps, seed, made)
+    trainer = trl_trainer(model, tokenizer, dataset, config, trainer_settings(config, steps, seed, made))
     trainer.add_callback(Follow(LogProbe(followed, config, folder, ranks), config.probe_every))
     if keep_checkpoints:
         trainer.add_callback(KeepModels(tokenizer, config, folder, ranks))
@@ -122,36 +122,12 @@ class KeepModels(TrainerCallback):
         write_model(model, self.tokenizer, self.folder / f"model-{state.global_step}", *self.rest)
 
 
-def trl_trainer(
-    model: Any, tokenizer: PreTrainedTokenizerBase, dataset: list[ScoredPair], config: Config, steps: int, seed: int,
-    output: Path,
-) -> DPOTrainer:  # fmt: skip
+def trl_trainer(model: Any, tokenizer: Any, dataset: list[ScoredPair], config: Config, settings: Any) -> DPOTrainer:
     """Stock `DPOTrainer`; a term of weight 0 is left out, so that alpha=0 is DPO and dpo_weight=0 is SFT."""
     weights = {"sigmoid": config.dpo_weight, "sft": config.alpha}
     terms = {name: weight for name, weight in weights.items() if weight}
     arguments = DPOConfig(
-        output_dir=str(output),
-        max_steps=steps,
-        per_device_train_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.batch_size // config.micro_batch_size,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=config.warmup_steps,
-        weight_decay=0.0,
-        max_grad_norm=MAX_GRADIENT,
-        save_steps=config.checkpoint_every,
-        logging_steps=1,
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=config.dtype == "bfloat16",
-        fp16=config.dtype == "float16",
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        remove_unused_columns=False,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        log_level="error",
+        **settings,
         loss_type=list(terms),
         loss_weights=list(terms.values()),
         beta=config.beta,
@@ -163,6 +139,34 @@ def trl_trainer(
         model=model, args=arguments, train_dataset=Dataset.from_list([columns(p) for p in dataset]),
         processing_class=tokenizer,
     )  # fmt: skip
+
+
+def trainer_settings(config: Config, steps: int, seed: int, output: Path) -> dict[str, Any]:
+    """§ 3.1 as transformers' Trainer takes it: AdamW, batches of `batch_size` pairs, a constant rate after a warm-up."""
+    return {
+        "output_dir": str(output),
+        "max_steps": steps,
+        "per_device_train_batch_size": config.micro_batch_size,
+        "gradient_accumulation_steps": config.batch_size // config.micro_batch_size,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": config.warmup_steps,
+        "weight_decay": 0.0,
+        "max_grad_norm": MAX_GRADIENT,
+        "save_steps": config.checkpoint_every,
+        "logging_steps": 1,
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": config.dtype == "bfloat16",
+        "fp16": config.dtype == "float16",
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "remove_unused_columns": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "log_level": "error",
+    }
 
 
 def columns(scored: ScoredPair) -> dict[str, Any]:

@@ -99,7 +99,9 @@ def test_trl_gets_the_same_tokens(config, pairs, tmp_path):
     """Every row of the batches that TRL trains on is prompt + response, with nothing added or cut."""
     long = replace(config, max_length=8)
     model, tokenizer = load_model(config.model, "float32"), load_tokenizer(config.model)
-    trainer = training_trl.trl_trainer(model, tokenizer, pairs[:20], long, 5, 7, tmp_path)
+    trainer = training_trl.trl_trainer(
+        model, tokenizer, pairs[:20], long, training_trl.trainer_settings(long, 5, 7, tmp_path)
+    )
     assert trainer.ref_model is None
     seen = []
     for batch in trainer.get_train_dataloader():
