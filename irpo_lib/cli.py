@@ -76,9 +76,15 @@ def reproduce(args: argparse.Namespace) -> None:
 
 def plan(args: argparse.Namespace) -> None:
     from irpo_lib.config import load_config, parse_overrides
-    from irpo_lib.plan import plan_table
+    from irpo_lib.errors import nearest
+    from irpo_lib.hours import hours_table
+    from irpo_lib.plan import GPUS, plan_table
 
-    print(plan_table(load_config(args.preset, args.task, **parse_overrides(args.set))))
+    if args.gpus not in GPUS:
+        raise UserError(f"unknown GPU '{args.gpus}'" + nearest(args.gpus, GPUS))
+    config, gpu = load_config(args.preset, args.task, **parse_overrides(args.set)), GPUS[args.gpus]
+    print(plan_table(config, gpu))
+    print(hours_table(config, gpu, args.price))
 
 
 def status(args: argparse.Namespace) -> None:
@@ -149,7 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--sbatch", metavar="FILE", help="write one Slurm script for the whole run instead of running it")
     p.set_defaults(command=run)
 
-    p = commands.add_parser("plan", help="the memory that a preset needs, computed")
+    p = commands.add_parser("plan", help="the memory, hours and cost of a preset, computed")
+    p.add_argument("--gpus", default="A100-80GB", metavar="KIND", help="as in A100-80GB (default), H100-80GB, L4-24GB")
+    p.add_argument("--price", type=float, default=2.0, help="dollars for a GPU and hour (default: 2)")
     p.add_argument("--preset", default="mini", help="a name in irpo_lib/presets, or a YAML file (default: mini)")
     p.add_argument("--task", help="overrides the preset's task")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")

@@ -1,120 +1,142 @@
-"""What a preset needs in memory, computed from the architecture before anything is downloaded or run.
+"""The memory that a preset needs on each GPU, computed from the architecture and the layout of `parallel`.
 
-Llama-like models: L layers of width h, with q query and k key-value heads of size d, an MLP of width m, a vocabulary v.
-Sizes are in GiB on one device; nothing here knows of several. They are estimates from below: what libraries, the
-allocator and fragmentation take comes on top, 10 to 20 %.
+Llama-like models: L layers of width h, with q query and k key-value heads of size d, an MLP of width m, a vocabulary v;
+b sequences of s tokens in a micro-batch; tensor parallelism over t, FSDP2 over f processes. A number has w bytes: 4 in
+float32, 2 in lower precision. What libraries, the allocator and fragmentation take comes on top, 10 to 20 %.
 
-- weights and gradients: bytes a parameter, by how it is trained (`weights`);
-- AdamW: two float32 moments for each trained parameter;
-- activations of one layer, kept for the backward pass, for b sequences of s tokens in 2-byte computation with an
-  attention that does not keep its matrix: b·s·(14·h + 2·d·(q + 2k) + 8·m) bytes, after Korthikanti et al. (2022),
-  without dropout; with gradient checkpointing b·s·2·h a layer and one layer in full;
-- logits of the response tokens, and their gradient, in float32: 2·4·b·s·v bytes;
-- KV cache: 2·L·k·d·2 bytes a token.
+- weights and gradients: 4 bytes a trained parameter each, AdamW two moments of 4; cut by t and f, where embeddings and
+  norms are cut by f only;
+- unsharded weights: FSDP2 puts two layers together at once, and the head stays whole: w bytes a parameter, cut by t; in
+  lower precision the gradient of a layer in w and in 4 bytes beside them;
+- activations of a layer, kept for the backward pass, with an attention that does not keep its matrix:
+  w·b·s·(7·h + (d·(q + 2k) + 4·m) / t) bytes, after Korthikanti et al. (2022), without dropout;
+- with gradient checkpointing w·b·s·h a layer, and one layer in full with two gradients of its MLP's width, or the
+  logits, whichever is more;
+- logits, their log-softmax and their gradient: 8·b·s·v bytes in float32, 10 in lower precision;
+- generation: w bytes a weight, cut by `generation_tp`, and the KV cache: 2·L·k·d·w bytes a token.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
+from irpo_lib.architecture import Architecture, architecture
 from irpo_lib.config import Config
-from irpo_lib.errors import UserError
-from irpo_lib.models import resolve_model
 
 GIB = 2**30
+#: Of a GPU's memory, what a plan may fill.
+USABLE = 0.9
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """The shape of a Llama-like model."""
+class Gpu:
+    """A kind of GPU: memory in GB, peak of dense 16-bit matrix products in FLOP/s, memory bandwidth in bytes/s."""
 
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    mlp: int
-    vocabulary: int
-    tied: bool = False
-    qkv_bias: bool = False
-
-    @property
-    def block(self) -> int:
-        """Parameters of one layer's linear maps."""
-        attention = (
-            self.width * self.head_size * (self.heads + 2 * self.kv_heads) + self.heads * self.head_size * self.width
-        )
-        return attention + 3 * self.width * self.mlp
-
-    @property
-    def parameters(self) -> int:
-        bias = self.head_size * (self.heads + 2 * self.kv_heads) if self.qkv_bias else 0
-        embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
-        return self.layers * (self.block + bias + 2 * self.width) + embeddings + self.width
-
-    def lora_parameters(self, rank: int) -> int:
-        """Adapters of a rank on all linear maps of all layers."""
-        h, q, kv = self.width, self.heads * self.head_size, self.kv_heads * self.head_size
-        sides = [(h, q), (h, kv), (h, kv), (q, h), (h, self.mlp), (h, self.mlp), (self.mlp, h)]
-        return self.layers * rank * sum(a + b for a, b in sides)
+    name: str
+    memory: float
+    peak: float
+    bandwidth: float
 
 
-#: So that a plan needs no network.
-KNOWN = {
-    "Qwen/Qwen2.5-0.5B-Instruct": Architecture(24, 896, 14, 2, 64, 4864, 151936, tied=True, qkv_bias=True),
-    "meta-llama/Llama-2-7b-chat-hf": Architecture(32, 4096, 32, 32, 128, 11008, 32000),
-    "meta-llama/Llama-2-70b-chat-hf": Architecture(80, 8192, 64, 8, 128, 28672, 32000),
+#: From the makers' data sheets.
+GPUS = {
+    g.name: g
+    for g in (
+        Gpu("V100-32GB", 32, 125e12, 900e9),
+        Gpu("A100-40GB", 40, 312e12, 1555e9),
+        Gpu("A100-80GB", 80, 312e12, 2039e9),
+        Gpu("H100-80GB", 80, 989e12, 3350e9),
+        Gpu("H200-141GB", 141, 989e12, 4800e9),
+        Gpu("L4-24GB", 24, 121e12, 300e9),
+        Gpu("RTX4090-24GB", 24, 165e12, 1008e9),
+    )
 }
 
 
-def architecture(model: str) -> Architecture:
-    """Of a model folder's config.json, or of a name in `KNOWN`."""
-    path = Path(resolve_model(model)) / "config.json"
-    if not path.is_file():
-        if model in KNOWN:
-            return KNOWN[model]
-        raise UserError(f"no plan for {model}: give a folder with a config.json, or one of {', '.join(KNOWN)}")
-    c = json.loads(path.read_text(encoding="utf8"))
-    try:
-        heads = c["num_attention_heads"]
-        return Architecture(
-            c["num_hidden_layers"], c["hidden_size"], heads, c.get("num_key_value_heads") or heads,
-            c.get("head_dim") or c["hidden_size"] // heads, c["intermediate_size"], c["vocab_size"],
-            bool(c.get("tie_word_embeddings")), c.get("model_type") == "qwen2",
-        )  # fmt: skip
-    except KeyError as error:
-        raise UserError(f"{path}: {error} is missing; a plan needs a Llama-like architecture") from error
+def number_size(config: Config) -> int:
+    return 4 if config.dtype == "float32" else 2
 
 
 def plan(config: Config) -> list[tuple[str, float]]:
-    """(what, GiB) for scoring and training, then for generation, on one device."""
-    a, b, s = architecture(config.model), 2 * config.micro_batch_size, config.max_length
-    n, small = a.parameters, 4 if config.dtype == "float32" else 2
-    trained = a.lora_parameters(config.lora_rank) if config.lora_rank else n
-    frozen = n * small if config.lora_rank else 0
-    layer = b * s * (14 * a.width + 2 * a.head_size * (a.heads + 2 * a.kv_heads) + 8 * a.mlp) * small / 2
-    kept = a.layers * b * s * a.width * small + layer if config.gradient_checkpointing else a.layers * layer
-    rows = max(1, config.generation_rows // config.samples) * config.samples
-    cache = rows * config.max_new_tokens * 2 * a.layers * a.kv_heads * a.head_size * small
-    sizes = [
-        ("training: weights", frozen + 4 * trained),
-        ("training: gradients", 4 * trained),
-        ("training: AdamW", 8 * trained),
-        (f"training: activations of {b} sequences of {s} tokens", kept),
-        ("training: logits and their gradient", 8 * b * s * a.vocabulary),
-        ("generation: weights", n * small),
-        (f"generation: KV cache of {rows} responses of {config.max_new_tokens} tokens", cache),
-    ]  # fmt: skip
-    return [(what, size / GIB) for what, size in sizes]
+    """(what, GiB on each GPU) for scoring and training, then for generation."""
+    a = architecture(config.model)
+    sizes = training_sizes(config, a) | generation_sizes(config, a)
+    return [(what, size / GIB) for what, size in sizes.items()]
 
 
-def plan_table(config: Config) -> str:
-    """The plan as text, with sums."""
-    a, rows = architecture(config.model), plan(config)
+def training_sizes(config: Config, a: Architecture) -> dict[str, float]:
+    """Bytes on each rank, by what they are for; the parts of a peak, which add up."""
+    p, w, n = config.parallel, number_size(config), a.parameters
+    here = (a.split_by_tp / p.tp + (n - a.split_by_tp)) / p.fsdp
+    trained = a.lora_parameters(config.lora_rank) if config.lora_rank else here
+    frozen = n * w if config.lora_rank else 0
+    sizes = {
+        "training: weights": frozen + 4 * trained,
+        "training: gradients": 4 * trained,
+        "training: AdamW": 8 * trained,
+    }
+    layer, head = a.block / p.tp, a.vocabulary * a.width / p.tp
+    if p.fsdp > 1:
+        sizes["training: weights put together"] = w * (2 * layer + head) + (6 * layer if w == 2 else 0)
+    b, s = 2 * config.micro_batch_size, config.max_length
+    activations, logits = b * s * activation_numbers(a, p.tp) * w, (8 if w == 4 else 10) * b * s * a.vocabulary
+    sequences = f"{b} sequences of {s} tokens"
+    if config.gradient_checkpointing:
+        sizes[f"training: checkpoints of {sequences}"] = a.layers * b * s * a.width * w
+        one = activations + 2 * b * s * a.mlp / p.tp * w
+        what = "one layer's activations" if one > logits else "logits and their gradient"
+        sizes[f"training: {what}"] = max(one, logits)
+    else:
+        sizes[f"training: activations of {sequences}"] = a.layers * activations
+        sizes["training: logits and their gradient"] = logits
+    return sizes
+
+
+def activation_numbers(a: Architecture, tp: int) -> float:
+    """What a layer keeps for one token."""
+    return 7 * a.width + (a.head_size * (a.heads + 2 * a.kv_heads) + 4 * a.mlp) / tp
+
+
+def generation_sizes(config: Config, a: Architecture) -> dict[str, float]:
+    """Bytes on each GPU of an engine; vLLM fills with KV cache what is left."""
+    w, rows = number_size(config), max(1, config.generation_rows // config.samples) * config.samples
+    tokens = rows * config.max_new_tokens
+    cache = tokens * cache_numbers(a) * w / min(config.generation_tp, a.kv_heads)
+    return {
+        "generation: weights": a.parameters * w / config.generation_tp,
+        f"generation: KV cache of {rows} responses of {config.max_new_tokens} tokens": cache,
+    }
+
+
+def cache_numbers(a: Architecture) -> int:
+    """Keys and values of one token."""
+    return 2 * a.layers * a.kv_heads * a.head_size
+
+
+def needed(config: Config) -> float:
+    """GiB on each GPU: training or generation, whichever is more."""
+    sums = {part: sum(size for what, size in plan(config) if what.startswith(part)) for part in PARTS}
+    return max(sums.values())
+
+
+PARTS = ("training", "generation")
+
+
+def plan_table(config: Config, gpu: Gpu | None = None) -> str:
+    """The plan as text, with sums, and whether it fits."""
+    a, rows, p = architecture(config.model), plan(config), config.parallel
     how = f"LoRA of rank {config.lora_rank}" if config.lora_rank else "all weights"
-    lines = [f"{config.model}: {a.parameters / 1e9:.3f} billion parameters; {config.dtype}, training {how}"]
-    for part in ("training", "generation"):
+    lines = [
+        f"{config.model}: {a.parameters / 1e9:.3f} billion parameters; {config.dtype}, training {how}",
+        f"training in {p.processes} processes (ddp {p.ddp}, fsdp {p.fsdp}, tp {p.tp}): {p.data_ranks} data ranks of "
+        f"{config.batch_size // p.data_ranks} pairs; generation on {config.nodes} engines of {config.generation_tp}",
+    ]
+    for part in PARTS:
         some = [(what, size) for what, size in rows if what.startswith(part)]
         lines += [f"  {what:<66}{size:9.2f} GiB" for what, size in some]
         lines.append(f"  {part + ', in all':<66}{sum(size for _, size in some):9.2f} GiB")
+    if gpu:
+        room = USABLE * gpu.memory * 1e9 / GIB
+        fits = (
+            "fits" if needed(config) <= room else "does not fit: more GPUs in `parallel`, a smaller micro-batch, LoRA"
+        )
+        lines.append(f"  {gpu.name}, of which {USABLE:.0%} are {room:.1f} GiB: {fits}")
     return "\n".join(lines)

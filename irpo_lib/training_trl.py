@@ -142,7 +142,7 @@ def trl_trainer(model: Any, tokenizer: Any, dataset: list[ScoredPair], config: C
 
 
 def trainer_settings(config: Config, steps: int, seed: int, output: Path) -> dict[str, Any]:
-    """§ 3.1 as transformers' Trainer takes it: AdamW, batches of `batch_size` pairs, a constant rate after a warm-up."""
+    """§ 3.1 as transformers' Trainer takes it: AdamW, batches of `batch_size` pairs, a constant rate after warm-up."""
     return {
         "output_dir": str(output),
         "max_steps": steps,

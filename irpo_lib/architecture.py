@@ -1,0 +1,75 @@
+"""The shapes of Llama-like models: what a plan is computed from, before anything is downloaded or run."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from irpo_lib.errors import UserError
+from irpo_lib.models import resolve_model
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of a Llama-like model."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    mlp: int
+    vocabulary: int
+    tied: bool = False
+    qkv_bias: bool = False
+
+    @property
+    def block(self) -> int:
+        """Parameters of one layer's linear maps."""
+        attention = (
+            self.width * self.head_size * (self.heads + 2 * self.kv_heads) + self.heads * self.head_size * self.width
+        )
+        return attention + 3 * self.width * self.mlp
+
+    @property
+    def split_by_tp(self) -> int:
+        """Parameters that tensor parallelism cuts: the linear maps of the layers, and the head where it is not tied."""
+        return self.layers * self.block + (0 if self.tied else self.vocabulary * self.width)
+
+    @property
+    def parameters(self) -> int:
+        bias = self.head_size * (self.heads + 2 * self.kv_heads) if self.qkv_bias else 0
+        embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
+        return self.layers * (self.block + bias + 2 * self.width) + embeddings + self.width
+
+    def lora_parameters(self, rank: int) -> int:
+        """Adapters of a rank on all linear maps of all layers."""
+        h, q, kv = self.width, self.heads * self.head_size, self.kv_heads * self.head_size
+        sides = [(h, q), (h, kv), (h, kv), (q, h), (h, self.mlp), (h, self.mlp), (self.mlp, h)]
+        return self.layers * rank * sum(a + b for a, b in sides)
+
+
+#: So that a plan needs no network.
+KNOWN = {
+    "Qwen/Qwen2.5-0.5B-Instruct": Architecture(24, 896, 14, 2, 64, 4864, 151936, tied=True, qkv_bias=True),
+    "meta-llama/Llama-2-7b-chat-hf": Architecture(32, 4096, 32, 32, 128, 11008, 32000),
+    "meta-llama/Llama-2-70b-chat-hf": Architecture(80, 8192, 64, 8, 128, 28672, 32000),
+}
+
+
+def architecture(model: str) -> Architecture:
+    """Of a model folder's config.json, or of a name in `KNOWN`."""
+    path = Path(resolve_model(model)) / "config.json"
+    if not path.is_file():
+        if model in KNOWN:
+            return KNOWN[model]
+        raise UserError(f"no plan for {model}: give a folder with a config.json, or one of {', '.join(KNOWN)}")
+    c = json.loads(path.read_text(encoding="utf8"))
+    try:
+        heads = c["num_attention_heads"]
+        return Architecture(
+            c["num_hidden_layers"], c["hidden_size"], heads, c.get("num_key_value_heads") or heads,
+            c.get("head_dim") or c["hidden_size"] // heads, c["intermediate_size"], c["vocab_size"],
+            bool(c.get("tie_word_embeddings")), c.get("model_type") == "qwen2",
+        )  # fmt: skip
+    except KeyError as error:
+        raise UserError(f"{path}: {error} is missing; a plan needs a Llama-like architecture") from error
