@@ -168,7 +168,8 @@ def _write_configs(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> 
     config = type(model.config).from_dict(
         {k: v for k, v in model.config.to_dict().items() if k != "distributed_config"}
     )
-    config.use_cache, config.dtype, config.architectures = True, dtype, [type(model).__name__]
+    name = type(model).__name__.removeprefix("FSDP")  # FSDP2 makes a class of its own of the model's
+    config.use_cache, config.dtype, config.architectures = True, dtype, [name]
     config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)

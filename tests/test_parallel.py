@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers import assert_same, ranks_of, run_training, start_training, wait_until
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from irpo_lib import cluster, work
 from irpo_lib.errors import UserError
@@ -55,6 +55,27 @@ def test_every_layout_trains_alike(config, scored, alone, tmp_path, layout):
         assert torch.allclose(found[name], tensor, atol=2e-4), name
 
 
+@pytest.mark.parametrize("layout", [Parallel(fsdp=2), Parallel(tp=2)], ids=str)
+def test_a_model_whose_head_is_its_embedding_trains_alike(twenty_steps, scored, tmp_path, layout):
+    """As mini-llama's is: the two stay one tensor, with the gradient of both."""
+    shape = AutoConfig.from_pretrained(twenty_steps.model, tie_word_embeddings=True)
+    torch.manual_seed(0)
+    tied = AutoModelForCausalLM.from_config(shape)
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight
+    tied.save_pretrained(tmp_path / "tied")
+    load_tokenizer(twenty_steps.model).save_pretrained(tmp_path / "tied")
+    config = replace(twenty_steps, model=str(tmp_path / "tied"))
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    cluster.run_work("reference", config, reference, pairs=scored[0], model=config.model)
+    here = run_training(config, (scored[0], reference), tmp_path / "here")
+    there = run_training(replace(config, parallel=layout), (scored[0], reference), tmp_path / "there")
+    assert_same(there, here)
+    expected, found = weights(tmp_path / "here"), weights(tmp_path / "there")
+    assert expected.keys() == found.keys()
+    assert all(torch.allclose(found[name], tensor, atol=2e-4) for name, tensor in expected.items())
+
+
 def test_micro_batches_in_two_processes_change_nothing(config, scored, alone, tmp_path):
     layout = Parallel(fsdp=2)
     log = run_training(replace(config, parallel=layout, micro_batch_size=2), scored, tmp_path)
@@ -73,7 +94,9 @@ def test_the_model_of_a_cut_up_training_loads_as_any_other(config, scored, alone
     assert not info["unexpected_keys"]
     assert loaded.config.use_cache
     assert loaded.dtype == torch.bfloat16
-    assert "distributed_config" not in read_json(folder / "config.json")
+    written, before = read_json(folder / "config.json"), read_json(Path(config.model) / "config.json")
+    assert "distributed_config" not in written
+    assert written["architectures"] == before["architectures"] == ["LlamaForCausalLM"]
     assert load_tokenizer(str(folder)).eos_token_id == load_tokenizer(config.model).eos_token_id
 
 
