@@ -54,6 +54,9 @@ def load_model(name: str, dtype: str, attention: str = "sdpa", distributed: Any 
     if missing:  # transformers would fill them with random numbers
         raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
     if distributed:
+        from irpo_lib.parallel import share_tied_pieces
+
+        share_tied_pieces(model)
         return model.eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 

@@ -113,6 +113,27 @@ def check_layout(model: PreTrainedModel, ranks: Ranks) -> None:
             )
 
 
+def share_tied_pieces(model: PreTrainedModel) -> None:
+    """Makes FSDP2 see that a head which is the embedding is one tensor.
+
+    transformers ties them after FSDP2 has cut up both. Where the rows do not divide evenly, FSDP2 then pads a copy for
+    each on its first use, of which the optimiser updates one, and the model goes on with an old half of the other.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    seen: dict[int, Any] = {}
+    for module in model.modules():
+        group = module._get_fsdp_state()._fsdp_param_group if isinstance(module, FSDPModule) else None
+        for piece in group.fsdp_params if group else ():
+            parameter = getattr(piece._module_info.module, piece._module_info.param_name)
+            if id(parameter) in seen:
+                piece.sharded_param = parameter
+                piece._sharded_param_data = seen[id(parameter)]._sharded_param_data
+            else:
+                piece.reset_sharded_param()
+                seen[id(parameter)] = piece
+
+
 def _pieces(parameter: torch.nn.Parameter, dimension: str) -> int:
     """Into how many pieces a dimension of the mesh cuts a parameter."""
     if not isinstance(parameter, DTensor) or dimension not in (parameter.device_mesh.mesh_dim_names or ()):
