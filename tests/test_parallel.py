@@ -57,7 +57,7 @@ def test_every_layout_trains_alike(config, scored, alone, tmp_path, layout):
 
 @pytest.mark.parametrize("layout", [Parallel(fsdp=2), Parallel(tp=2)], ids=str)
 def test_a_model_whose_head_is_its_embedding_trains_alike(twenty_steps, scored, tmp_path, layout):
-    """As mini-llama's is: the two stay one tensor, with the gradient of both, also where FSDP2 cannot halve its rows."""
+    """As mini-llama's is: one tensor, with the gradient of both, also where FSDP2 cannot halve its rows."""
     shape = AutoConfig.from_pretrained(twenty_steps.model, tie_word_embeddings=True)
     shape.vocab_size -= layout.fsdp > 1
     assert shape.vocab_size % layout.processes == (layout.fsdp > 1)
