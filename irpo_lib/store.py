@@ -134,13 +134,19 @@ def write_records(path: Path, records: list[Any]) -> None:
 
 
 def read_records(paths: Path | list[Path], kind: type[R]) -> list[R]:
-    """Parquet files → records, in the order of the files."""
+    """Parquet files → records, in the order of the files; a damaged one is a UserError."""
+    import pyarrow
     import pyarrow.parquet
 
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     rows = []
     for path in [paths] if isinstance(paths, Path) else paths:
-        rows += pyarrow.parquet.read_table(path).to_pylist()
+        try:
+            rows += pyarrow.parquet.read_table(path).to_pylist()
+        except pyarrow.ArrowInvalid as error:
+            raise UserError(
+                f"{path} is damaged ({error}): delete this file, and its stage if that is finished, and run again"
+            ) from error
     return [kind(**{name: row[name] for name in names}) for row in rows]
 
 

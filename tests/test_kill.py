@@ -167,3 +167,16 @@ def test_the_command_says_one_sentence_on_a_full_disk(small_disk, tmp_path):
     assert make_data(out).returncode == 0
     made = {p.relative_to(out) for p in out.rglob("*") if p.is_file()}
     assert made == {p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*") if p.is_file()}
+
+
+def test_a_truncated_shard_is_one_sentence_and_is_made_again_when_it_is_deleted(small_config, tmp_path):
+    whole, broken = Experiment(small_config, tmp_path / "whole"), Experiment(small_config, tmp_path / "broken")
+    expected = {p.name: p.read_bytes() for p in whole.generate(1).glob("shard-*.parquet")}
+    partial = tmp_path / "broken/iteration-1/generate.partial"
+    partial.mkdir(parents=True)
+    for name, content in expected.items():
+        (partial / name).write_bytes(content[:-20] if name == "shard-00001.parquet" else content)
+    with pytest.raises(UserError, match=r"shard-00001\.parquet is damaged .*delete this file"):
+        broken.generate(1)
+    (partial / "shard-00001.parquet").unlink()
+    assert {p.name: p.read_bytes() for p in broken.generate(1).glob("shard-*.parquet")} == expected
