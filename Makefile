@@ -28,7 +28,7 @@ test-vllm:
 	$(MAKE) ENGINE=vllm test-engine
 
 test-engine: setup
-	$(BIN)/pytest tests/vllm
+	$(BIN)/pytest tests/with_vllm
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -38,7 +39,10 @@ def save(folder: Path, model: Any, optimizer: torch.optim.AdamW, log: list[dict[
     wait_for_all(ranks)
     writer = dcp.HuggingFaceStorageWriter(str(target), save_distributed=True)
     with warnings.catch_warnings(action="ignore"):  # that one process is alone
-        dcp.save(_state(model, optimizer), storage_writer=writer, no_dist=ranks.layout.processes == 1)
+        try:
+            dcp.save(_state(model, optimizer), storage_writer=writer, no_dist=ranks.layout.processes == 1)
+        except CheckpointException as error:
+            raise next(iter(error.failures.values()))[0] from error
     wait_for_all(ranks)
     if ranks.is_main:
         write_json(target / COMPLETE, log)
@@ -62,7 +66,7 @@ def resume(folder: Path, model: Any, optimizer: torch.optim.AdamW, ranks: Ranks)
         reader = dcp.HuggingFaceStorageReader(str(newest))
         with warnings.catch_warnings(action="ignore"):
             dcp.load(state, storage_reader=reader, no_dist=ranks.layout.processes == 1)
-    except Exception as error:  # whatever a broken file raises, on whichever rank
+    except (Exception, CheckpointException) as error:  # whatever a broken file raises, on whichever rank
         raise UserError(
             f"{newest} cannot be read ({type(error).__name__}): delete this folder, and the training goes on from the "
             f"checkpoint before it"

@@ -62,6 +62,7 @@ class Config:
     gradient_checkpointing: bool
     lora_rank: int
     lora_alpha: int
+    lora_quantized: bool
     # § 3, "8 nodes": how the work is spread over processes
     parallel: Parallel
     launcher: str
@@ -98,6 +99,8 @@ class Config:
                 f"majority_iterations={list(self.majority_iterations)} names a model that iterations={self.iterations} "
                 f"does not make: give numbers from 0 (M0) to {self.iterations}"
             )
+        if self.lora_quantized and not self.lora_rank:
+            raise UserError("lora_quantized=true needs lora_rank above 0: adapters on a model in 4 bits")
         if self.training_engine == "trl" and self.nll_mean == "sum":
             raise UserError("nll_mean=sum needs training_engine=irpo: TRL's NLL term is a mean over tokens")
         if self.select_checkpoint and not self.held_out:

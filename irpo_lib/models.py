@@ -1,5 +1,6 @@
 """Models and tokenizers from a folder or the hub; prompts and gold solutions as token ids."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,20 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(name: str, dtype: str, attention: str = "sdpa", distributed: Any = None) -> PreTrainedModel:
+def load_model(
+    name: str, dtype: str, attention: str = "sdpa", distributed: Any = None, four_bit: bool = False
+) -> PreTrainedModel:
     """A causal language model in evaluation mode, on the GPU where there is one.
 
-    `distributed` cuts it up over processes while it loads (`parallel.distributed_config`).
+    `distributed` cuts it up over processes while it loads (`parallel.distributed_config`); `four_bit` keeps its linear
+    maps in 4 bits (NF4), which needs bitsandbytes.
     """
     path = _existing(name)
     logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), attn_implementation=attention, output_loading_info=True,
-            **({"distributed_config": distributed} if distributed else {}),
+            **({"distributed_config": distributed} if distributed else {}), **(_four_bits(dtype) if four_bit else {}),
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(_not_loaded(path, "model", error)) from error
@@ -58,7 +62,29 @@ def load_model(name: str, dtype: str, attention: str = "sdpa", distributed: Any 
 
         share_tied_pieces(model)
         return model.eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    if four_bit:
+        for module in model.modules():  # else, scored on a CPU, they are packed into a form without a backward pass
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+        return model.eval()
+    return model.to(_device()).eval()
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _four_bits(dtype: str) -> dict[str, Any]:
+    """QLoRA's storage (Dettmers et al., 2023): NF4 with quantised constants, computing in `dtype`."""
+    if find_spec("bitsandbytes") is None:
+        raise UserError("lora_quantized needs bitsandbytes: install it with `pip install -e '.[qlora]'`")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )  # fmt: skip
+    return {"quantization_config": settings, "device_map": {"": _device()}}
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:

@@ -67,7 +67,9 @@ def training_sizes(config: Config, a: Architecture) -> dict[str, float]:
     p, w, n = config.parallel, number_size(config), a.parameters
     here = (a.split_by_tp / p.tp + (n - a.split_by_tp)) / p.fsdp
     trained = a.lora_parameters(config.lora_rank) if config.lora_rank else here
-    frozen = n * w if config.lora_rank else 0
+    frozen: float = n * w if config.lora_rank else 0
+    if config.lora_quantized:  # 4 bits and a scale of 8 bits for 64 numbers, rounded up
+        frozen = a.layers * a.block * 0.53 + (n - a.layers * a.block) * w
     sizes = {
         "training: weights": frozen + 4 * trained,
         "training: gradients": 4 * trained,

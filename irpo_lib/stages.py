@@ -30,11 +30,11 @@ from irpo_lib.store import (
 from irpo_lib.tasks import Task, get_task
 
 #: The part of the config that a reference log-prob depends on: LoRA computes with other weights than full fine-tuning.
-SCORING = ("dtype", "attention", "lora_rank")
+SCORING = ("dtype", "attention", "lora_rank", "lora_quantized")
 #: The part of the config that a training depends on, the number of steps aside.
 TRAINING = ("seed", "dtype", "beta", "alpha", "dpo_weight", "nll_mean", "learning_rate", "warmup_steps", "batch_size",
-            "micro_batch_size", "checkpoint_every", "training_engine", "attention",
-            "gradient_checkpointing", "lora_rank", "lora_alpha", "probe_every", "probe_pairs")  # fmt: skip
+            "micro_batch_size", "checkpoint_every", "training_engine", "attention", "gradient_checkpointing",
+            "lora_rank", "lora_alpha", "lora_quantized", "probe_every", "probe_pairs")  # fmt: skip
 #: The part that sampled responses depend on.
 SAMPLING = ("task", "seed", "dtype", "top_p", "max_new_tokens", "engine", "generation_rows", "problems_per_shard")
 
@@ -209,8 +209,10 @@ def sample(
     folder.mkdir(exist_ok=True)
     asked = folder / "problems.parquet"
     write_records(asked, problems)
-    run_work("sample", config, folder, model=model, problems=asked, n=n, temperature=temperature, what=what)
-    asked.unlink()
+    try:
+        run_work("sample", config, folder, model=model, problems=asked, n=n, temperature=temperature, what=what)
+    finally:
+        asked.unlink()
     return read_records(shards(folder), Completion)
 
 

@@ -2,8 +2,8 @@
 
 `dtype` is the type of *computation*. Full fine-tuning in bfloat16 keeps its weights in float32 and computes under
 autocast: at a rate like the paper's 7e-7 an update is smaller than the distance of two bfloat16 numbers, and would be
-lost. LoRA freezes the model in `dtype` and keeps its adapters in float32. The reference is scored in the same way as
-the policy, so that the margin is 0 at step 0.
+lost. LoRA freezes the model in `dtype`, QLoRA in 4 bits, and keeps its adapters in float32. The reference is scored in
+the same way as the policy, so that the margin is 0 at step 0.
 """
 
 import copy
@@ -21,7 +21,7 @@ from irpo_lib.parallel import distributed_config
 def load_for_training(name: str, config: Config) -> PreTrainedModel:
     """The model as it is scored and trained: its weights in float32, or frozen in `dtype` below LoRA adapters."""
     dtype = config.dtype if config.lora_rank else "float32"
-    return load_model(name, dtype, config.attention, distributed_config(config))
+    return load_model(name, dtype, config.attention, distributed_config(config), config.lora_quantized)
 
 
 def computing(config: Config, device: torch.device) -> AbstractContextManager:
@@ -42,8 +42,20 @@ def add_adapters(model: PreTrainedModel, config: Config) -> Any:
 
 
 def merged_copy(model: Any, config: Config) -> PreTrainedModel:
-    """The plain model that is saved, a copy: adapters merged into it, weights in the storage form of `dtype`."""
-    plain = copy.deepcopy(model).cpu()
+    """The plain model that is saved, a copy: adapters merged into it, weights in the storage form of `dtype`.
+
+    With QLoRA they are merged into the weights as they were before they were rounded to 4 bits.
+    """
+    plain = _adapters_on_original(model, config) if config.lora_quantized else copy.deepcopy(model).cpu()
     if hasattr(plain, "merge_and_unload"):
         plain = plain.float().merge_and_unload()  # sums in float32: a bfloat16 weight would swallow a small adapter
     return plain.to(getattr(torch, config.dtype))
+
+
+def _adapters_on_original(model: Any, config: Config) -> Any:
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    original = load_model(model.peft_config["default"].base_model_name_or_path, config.dtype).cpu()
+    plain = add_adapters(original, config)
+    set_peft_model_state_dict(plain, get_peft_model_state_dict(model))
+    return plain

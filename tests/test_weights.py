@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from irpo_lib import training, training_trl
+from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.logprobs import score
-from irpo_lib.models import load_model, load_tokenizer
+from irpo_lib.models import load_model, load_tokenizer, resolve_model
 from irpo_lib.store import read_json, read_log, read_records
 from irpo_lib.training import ScoredPair
-from irpo_lib.weights import computing, load_for_training
+from irpo_lib.weights import add_adapters, computing, load_for_training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LORA = {"lora_rank": 4, "lora_alpha": 16}
@@ -152,3 +153,60 @@ def test_the_loop_with_lora_and_a_chosen_checkpoint(small_config, tmp_path):
         assert p.prompt_ids.count(bos) == 1
         assert p.chosen_ids.count(eos) == 1
         assert p.chosen_ids[-1] == eos
+
+
+@pytest.mark.filterwarnings("error:.*autograd kernel was not registered")
+def test_qlora_trains_adapters_on_4_bits_and_merges_them_into_the_original_weights(config, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    config = replace(config, model="mini-llama", lora_quantized=True, **LORA)  # blocks of 64 need its width
+    frozen = load_for_training(config.model, config)
+    assert {p.dtype for n, p in frozen.named_parameters() if "_proj" in n} == {torch.uint8}
+    log = train(config, tmp_path, keep_checkpoints=True)
+    assert log[0]["margins"] == pytest.approx(0, abs=1e-4)
+    before, after = load_file(f"{resolve_model(config.model)}/model.safetensors"), tensors(tmp_path)
+    assert before.keys() == after.keys()
+    (checkpoint,) = (tmp_path / "checkpoints" / "checkpoint-8").glob("*.safetensors")
+    adapters = load_file(checkpoint)
+    for name in before:
+        module = f"weight.base_model.model.{name.removesuffix('.weight')}"
+        if "_proj" not in name:
+            assert torch.equal(after[name], before[name]), name
+            continue
+        a, b = (adapters[f"{module}.lora_{side}.default.weight"].double() for side in "AB")
+        scale = LORA["lora_alpha"] / LORA["lora_rank"]
+        assert torch.allclose(after[name].double(), before[name].double() + scale * b @ a, atol=1e-6), name
+    chosen = [(s.pair.prompt_ids, s.pair.chosen_ids) for s in random_pairs(24)]
+    untrained, trained = (
+        dict(score(load_model(m, "float32"), chosen)) for m in (config.model, str(tmp_path / "model"))
+    )
+    assert sum(trained.values()) > sum(untrained.values())
+
+
+def test_the_gradients_of_qlora_are_those_of_the_model_with_its_rounded_weights(config):
+    """Also after it has been scored, in evaluation mode and without gradients, as the probe does."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    config = replace(config, model="mini-llama", lora_quantized=True, **LORA)
+    pairs = scored(config, random_pairs(4))
+    rounded = load_model(config.model, "float32")
+    quantized = load_for_training(config.model, config)
+    with torch.no_grad():
+        for name, p in rounded.named_parameters():
+            q = quantized.get_parameter(name)
+            p.copy_(functional.dequantize_4bit(q.data, q.quant_state) if "_proj" in name else q)
+    gradients = []
+    for model in (quantized, rounded):
+        list(score(model, [(s.pair.prompt_ids, s.pair.chosen_ids) for s in pairs]))
+        torch.manual_seed(0)
+        model = add_adapters(training.prepared(model, config), config)
+        losses = training.pair_losses(model, training.collate(pairs), config.beta, config.alpha, config.dpo_weight)
+        losses.loss.mean().backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    quantized_gradients, expected = gradients
+    assert quantized_gradients.keys() == expected.keys()
+    for name, gradient in quantized_gradients.items():
+        assert torch.allclose(gradient, expected[name], rtol=1e-4, atol=1e-5), name
+
+
+def test_qlora_needs_adapters(config):
+    with pytest.raises(UserError, match="lora_quantized=true needs lora_rank above 0"):
+        replace(config, lora_quantized=True)
