@@ -334,3 +334,42 @@ def test_presets_are_found_whatever_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert {p.stem for p in PRESETS.glob("*.yaml")} >= {"mini"}
     assert load_config("mini").task == "gsm8k-mini"
+
+
+# --- what a finished stage was made from ---
+
+SEVENS = """
+from irpo_lib.records import Problem
+from irpo_lib.tasks import Task, answers
+
+def read(split):
+    return [Problem(f"{split}-{n}", f"What is {n} times 7?", str(7 * n), f"Final answer: {7 * n}") for n in range(8)]
+
+task = Task("sevens", read, lambda p: f"Question: {p.question}", lambda answer, problem: answers.number(answer))
+"""
+
+
+def test_a_changed_dataset_under_a_finished_stage_is_refused(small_config, tmp_path):
+    path, run_dir = tmp_path / "sevens.py", tmp_path / "run"
+    config = replace(small_config, task=str(path), train_problems=4)
+    path.write_text(SEVENS)
+    folder = Experiment(config, run_dir).generate(1)
+    path.write_text(SEVENS.replace("What is", "How much is"))
+    with pytest.raises(UserError, match=r"generate was made with other settings: problems \('\w+' there, '\w+' now\)"):
+        Experiment(config, run_dir).generate(1)
+    path.write_text(SEVENS)
+    assert Experiment(config, run_dir).generate(1) == folder
+
+
+def test_a_changed_model_under_a_finished_stage_is_refused(small_config, tmp_path):
+    model, run_dir = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(small_config.model, model)
+    config = replace(small_config, model=str(model))
+    folder = Experiment(config, run_dir).generate(1)
+    weights = model / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"generate was made with other settings: model \('\w+' there, '\w+' now\)"):
+        Experiment(config, run_dir).generate(1)
+    weights.write_bytes(before)
+    assert Experiment(config, run_dir).generate(1) == folder
