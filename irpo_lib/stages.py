@@ -206,11 +206,14 @@ def sample(
     folder: Path, config: Config, model: str, problems: list[Problem], n: int, temperature: float, what: str
 ) -> list[Completion]:
     """n responses of a model to each problem, shard by shard."""
+    from irpo_lib.models import model_hash
+
     folder.mkdir(exist_ok=True)
     asked = folder / "problems.parquet"
     write_records(asked, problems)
     try:
-        run_work("sample", config, folder, model=model, problems=asked, n=n, temperature=temperature, what=what)
+        run_work("sample", config, folder, model=model, weights=model_hash(model), problems=asked, n=n,
+                 temperature=temperature, what=what)  # fmt: skip
     finally:
         asked.unlink()
     return read_records(shards(folder), Completion)

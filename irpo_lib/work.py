@@ -23,15 +23,24 @@ from irpo_lib.tasks import get_task
 
 
 def sample(
-    config: Config, folder: Path, model: str, problems: Path, n: int, temperature: float, what: str,
+    config: Config, folder: Path, model: str, weights: str, problems: Path, n: int, temperature: float, what: str,
     part: int = 0, of: int = 1,
 ) -> None:  # fmt: skip
     """n responses of a model to each problem, shard by shard; shards that are there are kept.
 
-    Of several processes, each writes every `of`-th shard. `problems` is a Parquet file of them.
-    """
-    from irpo_lib.models import encode_prompt, load_tokenizer
+    Of several processes, each writes every `of`-th shard. `problems` is a Parquet file of them, `weights` the hash of
+    the model's files.
 
+    Raises:
+        UserError: the files are others, here or now: a shared disk that lags behind, a folder written anew.
+    """
+    from irpo_lib.models import encode_prompt, load_tokenizer, model_hash
+
+    if (found := model_hash(model)) != weights:
+        raise UserError(
+            f"the files of {model} are not those that this stage began with (hash {found}, should be "
+            f"{weights}): see that every machine has the same files, and run again"
+        )
     everything = read_records(problems, Problem)
     task, tokenizer = get_task(config.task, config.task_path), load_tokenizer(model)
     size, mine = config.problems_per_shard, []

@@ -13,12 +13,14 @@ import pytest
 from helpers import RUN_STAGE
 
 import irpo_lib.tasks
+from irpo_lib import work
 from irpo_lib.cli import main
 from irpo_lib.config import DATA, PRESETS, load_config
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import load_model, load_tokenizer
+from irpo_lib.models import load_model, load_tokenizer, model_hash
 from irpo_lib.records import Problem
+from irpo_lib.store import write_records
 from irpo_lib.tasks import get_task, read_split
 from irpo_lib.tasks.gsm8k import read_gsm8k
 from irpo_lib.tasks.jsonl import read_problems
@@ -340,6 +342,7 @@ def test_presets_are_found_whatever_the_folder(tmp_path, monkeypatch):
 
 SEVENS = """
 from irpo_lib.records import Problem
+from irpo_lib.store import write_records
 from irpo_lib.tasks import Task, answers
 
 def read(split):
@@ -373,3 +376,15 @@ def test_a_changed_model_under_a_finished_stage_is_refused(small_config, tmp_pat
         Experiment(config, run_dir).generate(1)
     weights.write_bytes(before)
     assert Experiment(config, run_dir).generate(1) == folder
+
+
+def test_samples_are_drawn_from_the_files_that_the_stage_began_with(small_config, tmp_path):
+    """Another machine may see another version of the model's folder."""
+    write_records(tmp_path / "problems.parquet", read_split(get_task("gsm8k-mini"), "dev")[:2])
+    job = (small_config, tmp_path, small_config.model)
+    rest = (tmp_path / "problems.parquet", 1, 0.0, "x")
+    with pytest.raises(UserError, match=r"not those that this stage began with \(hash \w{16}, should be 0123"):
+        work.sample(*job, "0123", *rest)
+    assert not list(tmp_path.glob("shard-*"))
+    work.sample(*job, model_hash(small_config.model), *rest)
+    assert list(tmp_path.glob("shard-*"))
