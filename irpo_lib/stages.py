@@ -43,13 +43,14 @@ def generate_stage(folder: Path, config: Config, model: str, problems: list[Prob
     """N samples of the model for each problem."""
     temperature = config.temperatures[iteration - 1]
     settings = config.only(*SAMPLING, "samples") | {"iteration": iteration, "temperature": temperature}
+    inputs = _inputs(model, problems=problems)
 
     def work(folder: Path) -> dict[str, Any]:
         what = f"generate/{iteration}"
-        completions = sample(folder, config, model, problems, config.samples, temperature, what)
+        completions = sample(folder, config, model, inputs["model"], problems, config.samples, temperature, what)
         return {"completions": len(completions), "new_tokens": sum(len(x.token_ids) for x in completions)}
 
-    return run_stage(folder, settings, _inputs(model, problems=problems), work)
+    return run_stage(folder, settings, inputs, work)
 
 
 def reward_stage(folder: Path, config: Config, generated: Path, problems: list[Problem]) -> Path:
@@ -151,6 +152,8 @@ def select_stage(
 ) -> Path:
     """§ 3.1: trains without the held-out problems and measures each checkpoint on them."""
 
+    from irpo_lib.models import model_hash
+
     def work(folder: Path) -> dict[str, Any]:
         run_work(
             "train", config, folder, pairs=pairs, reference=reference, model=model, iteration=iteration,
@@ -159,7 +162,10 @@ def select_stage(
         found = {}
         for kept in folder.glob("model-*"):
             step = int(kept.name.rpartition("-")[2])
-            answers = sample(folder / f"greedy-{step}", config, str(kept), held_out, 1, 0.0, "select")
+            trained = str(kept)
+            answers = sample(
+                folder / f"greedy-{step}", config, trained, model_hash(trained), held_out, 1, 0.0, "select"
+            )
             completions = rewarded(answers, held_out, get_task(config.task, config.task_path))
             found[step] = greedy_accuracy(completions).accuracy
         for made in (folder / "checkpoints", folder / "model", *folder.glob("model-*")):
@@ -178,16 +184,19 @@ def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Prob
     if vote:
         settings |= config.only("majority_samples", "majority_problems", "majority_temperature")
     task = get_task(config.task, config.task_path)
+    inputs = _inputs(model, problems=problems)
 
     def work(folder: Path) -> dict[str, Any]:
-        greedy = rewarded(sample(folder / "greedy", config, model, problems, 1, 0.0, "evaluate"), problems, task)
+        drawn = sample(folder / "greedy", config, model, inputs["model"], problems, 1, 0.0, "evaluate")
+        greedy = rewarded(drawn, problems, task)
         outcomes = [(c.problem_id, c.answer, c.reward == 1) for c in greedy]
         replace_file(folder / "greedy.csv", lambda p: _write_outcomes(p, outcomes))
         summary: dict[str, Any] = {"greedy": asdict(greedy_accuracy(greedy))}
         if vote:
             some = problems[: config.majority_problems]
             n, temperature = config.majority_samples, config.majority_temperature
-            samples = rewarded(sample(folder / "majority", config, model, some, n, temperature, "vote"), some, task)
+            drawn = sample(folder / "majority", config, model, inputs["model"], some, n, temperature, "vote")
+            samples = rewarded(drawn, some, task)
             votes = majority_answers(samples, some)
             voted = [(p.id, votes[p.id], task.is_correct(votes[p.id], p)) for p in some]
             replace_file(folder / "majority.csv", lambda p: _write_outcomes(p, voted))
@@ -196,23 +205,22 @@ def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Prob
         write_json(folder / "summary.json", summary)
         return {name: round(s["accuracy"], 4) for name, s in summary.items() if isinstance(s, dict)}
 
-    return run_stage(folder, settings, _inputs(model, problems=problems), work)
+    return run_stage(folder, settings, inputs, work)
 
 
 # --- how the stages do their work ---
 
 
 def sample(
-    folder: Path, config: Config, model: str, problems: list[Problem], n: int, temperature: float, what: str
-) -> list[Completion]:
-    """n responses of a model to each problem, shard by shard."""
-    from irpo_lib.models import model_hash
-
+    folder: Path, config: Config, model: str, weights: str, problems: list[Problem], n: int, temperature: float,
+    what: str,
+) -> list[Completion]:  # fmt: skip
+    """n responses of a model, whose files have the hash `weights`, to each problem, shard by shard."""
     folder.mkdir(exist_ok=True)
     asked = folder / "problems.parquet"
     write_records(asked, problems)
     try:
-        run_work("sample", config, folder, model=model, weights=model_hash(model), problems=asked, n=n,
+        run_work("sample", config, folder, model=model, weights=weights, problems=asked, n=n,
                  temperature=temperature, what=what)  # fmt: skip
     finally:
         asked.unlink()

@@ -36,17 +36,17 @@ def sample(
     """
     from irpo_lib.models import encode_prompt, load_tokenizer, model_hash
 
-    if (found := model_hash(model)) != weights:
-        raise UserError(
-            f"the files of {model} are not those that this stage began with (hash {found}, should be "
-            f"{weights}): see that every machine has the same files, and run again"
-        )
     everything = read_records(problems, Problem)
     task, tokenizer = get_task(config.task, config.task_path), load_tokenizer(model)
     size, mine = config.problems_per_shard, []
     for number in range(part, -(-len(everything) // size), of):
         mine.append((folder / f"shard-{number:05d}.parquet", number, everything[number * size : (number + 1) * size]))
     missing = [shard for shard in mine if not shard[0].is_file()]
+    if missing and (found := model_hash(model)) != weights:
+        raise UserError(
+            f"the files of {model} are not those that this stage began with (hash {found}, should be {weights}): "
+            f"see that every machine has the same files, and run again"
+        )
     with Progress(sum(len(some) for _, _, some in mine), what) as progress:
         progress.skip(sum(len(some) for path, _, some in mine if path.is_file()))
         draw = _sampler(config, model, tokenizer) if missing else None

@@ -122,9 +122,9 @@ def start_training(config, scored, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def wait_until(reached, process, seconds=120):
+def wait_until(reached, process=None, seconds=120):
     deadline = time.monotonic() + seconds
     while not reached():
-        assert process.poll() is None, process.stderr.read()
+        assert process is None or process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.002)

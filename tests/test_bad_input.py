@@ -342,7 +342,6 @@ def test_presets_are_found_whatever_the_folder(tmp_path, monkeypatch):
 
 SEVENS = """
 from irpo_lib.records import Problem
-from irpo_lib.store import write_records
 from irpo_lib.tasks import Task, answers
 
 def read(split):

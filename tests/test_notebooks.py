@@ -5,11 +5,10 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import wait_until
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -31,19 +30,13 @@ def irpo(*arguments: str) -> subprocess.CompletedProcess:
 def kill_papermill(arguments: list[str], run_dir: Path) -> None:
     """Sends SIGKILL to `irpo run`, in whose process papermill is, as soon as its kernel has finished a shard."""
     partial = run_dir / "iteration-1" / "generate.partial"
-    with subprocess.Popen([*IRPO, *arguments], cwd=ROOT, env=OFFLINE, stdout=subprocess.DEVNULL) as process:
-        wait_until(lambda: any(partial.glob("shard-*.parquet")), 120)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*IRPO, *arguments], cwd=ROOT, env=OFFLINE, **quiet) as process:
+        wait_until(lambda: any(partial.glob("shard-*.parquet")), process)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.kill()
     assert children, "papermill had started no kernel"
-    wait_until(lambda: not any(running(child) for child in children), 30)
-
-
-def wait_until(reached: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not any(running(child) for child in children), seconds=30)
 
 
 def running(process: str) -> bool:
