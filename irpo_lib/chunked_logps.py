@@ -13,8 +13,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
 
-#: Logits that are there at once.
-LOGITS = 2**24
+from irpo_lib.plan import LOGITS
 
 
 @contextmanager
@@ -75,12 +74,20 @@ class ChunkedLogps(torch.autograd.Function):
             if needs_hidden:
                 grad_hidden[some] = of_logits @ weight
             if needs_weight:
-                grad_weight += of_logits.T @ hidden[some]
+                _add_product(grad_weight, of_logits.T, hidden[some])
         if needs_weight:
             grad_weight = grad_weight.to(weight.dtype)
         if needs_bias:
             grad_bias = grad_bias.to(bias.dtype)
         return grad_hidden, grad_weight, grad_bias, None
+
+
+def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """total += a b, in place where the types allow it."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:

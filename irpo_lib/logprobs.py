@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from irpo_lib.batches import Batch, Tokens, plan_rows, plan_trees, row_batch, tree_batch
 from irpo_lib.chunked_logps import can_be_replaced, logps_instead_of_logits
-from irpo_lib.parallel import Ranks, gather_dicts
+from irpo_lib.parallel import Ranks, gather_dicts, let_go
 from irpo_lib.progress import Progress
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import hash_json
@@ -77,6 +77,7 @@ def choose_path(model: PreTrainedModel, attention: str) -> PreTrainedModel:
             model.set_attn_implementation("sdpa")
         log.log(logging.WARNING if reason else logging.INFO, "%s: shared beginnings of sequences are computed %s",
                 type(model).__name__, f"in each of them, since {reason}" if reason else "once")  # fmt: skip
+    let_go(model)
     return model
 
 

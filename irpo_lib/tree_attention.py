@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from irpo_lib.prefix_tree import PrefixTree
@@ -77,9 +77,7 @@ def tree_attention(
         attend = _compiled() if query.is_cuda else flex_attention
         out = attend(query, key, value, block_mask=attention_mask, scale=scale, enable_gqa=True)
     else:
-        groups = query.shape[1] // key.shape[1]
-        nodes = attention_mask[0, 0].tolist()
-        out = TreeAttention.apply(query, repeat_kv(key, groups), repeat_kv(value, groups), nodes, scale)
+        out = TreeAttention.apply(query, key, value, attention_mask[0, 0].tolist(), scale)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -89,7 +87,7 @@ def _compiled() -> Any:
 
 
 class TreeAttention(torch.autograd.Function):
-    """Softmax attention over a tree on a CPU, block by block; all tensors [1, heads, T, d]."""
+    """Softmax attention over a tree on a CPU, block by block: [1, heads, T, d]; there may be fewer heads of keys."""
 
     @staticmethod
     def forward(ctx, query, key, value, nodes, scale):
