@@ -205,7 +205,7 @@ def test_the_gradients_of_qlora_are_those_of_the_model_with_its_rounded_weights(
     quantized_gradients, expected = gradients
     assert quantized_gradients.keys() == expected.keys()
     for name, gradient in quantized_gradients.items():
-        assert torch.allclose(gradient, expected[name], rtol=1e-4, atol=1e-5), name
+        assert (gradient - expected[name]).norm() < 1e-4 * max(1e-3, expected[name].norm()), name
 
 
 def test_qlora_needs_adapters(config):
