@@ -1,10 +1,11 @@
-"""Speed, against a named peer on the same work in the same run: `python -m benchmarks [generation|graders]`."""
+"""Speed and memory, each against a named peer on the same work in the same run: `python -m benchmarks [NAME …]`."""
 
 import sys
 
-from benchmarks import generation, graders
+from benchmarks import generation, graders, scaling, startup
 
-BENCHMARKS = {"generation": generation.main, "graders": graders.main}
+BENCHMARKS = {"generation": generation.main, "graders": graders.main, "scaling": scaling.main, "startup": startup.main}
 
-for name in sys.argv[1:] or BENCHMARKS:
-    BENCHMARKS[name]()
+if __name__ == "__main__":
+    for name in sys.argv[1:] or BENCHMARKS:
+        BENCHMARKS[name]()

@@ -125,15 +125,31 @@ def reference_logps(
 
     Pairs repeat responses, so there are fewer of them than two a pair.
     """
-    distinct = {
-        response_key(pair.prompt_ids, response): (pair.prompt_ids, response)
-        for pair in pairs
-        for response in (pair.chosen_ids, pair.rejected_ids)
-        if response
-    }
-    with Progress(len(distinct), "reference", "responses") as progress:
-        logps = score_together(model, list(distinct.values()), ranks, progress)
-    return {key: logps[index] for index, key in enumerate(distinct)}
+    responses = DistinctResponses(pairs)
+    with Progress(len(responses), "reference", "responses") as progress:
+        logps = score_together(model, responses, ranks, progress)
+    return {key: logps[index] for index, key in enumerate(responses.keys)}
+
+
+class DistinctResponses(Sequence[Tokens]):
+    """What the pairs have to be scored, each once; one that is asked for is read from its pair."""
+
+    def __init__(self, pairs: Sequence[PreferencePair]):
+        self.pairs = pairs
+        self.keys: dict[str, tuple[int, bool]] = {}  # → the first pair that has it, and whether as its chosen response
+        for place, pair in enumerate(pairs):
+            for chosen, response in ((True, pair.chosen_ids), (False, pair.rejected_ids)):
+                if response:
+                    self.keys.setdefault(response_key(pair.prompt_ids, response), (place, chosen))
+        self.places = list(self.keys.values())
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index):
+        place, chosen = self.places[index]
+        pair = self.pairs[place]
+        return pair.prompt_ids, pair.chosen_ids if chosen else pair.rejected_ids
 
 
 def response_key(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:

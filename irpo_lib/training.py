@@ -190,14 +190,13 @@ def train(
     """
     ranks = ranks or Ranks(config.parallel)
     order = training_order(len(pairs), steps * config.batch_size, seed)
-    dataset = [pairs[i] for i in order]
     torch.manual_seed(seed)
     model = add_adapters(prepared(model, config), config)
     loop, made = Loop(model, config, ranks), folder / "checkpoints"
     with full_disk_named(folder):
         loop.log = checkpoints.resume(made, model, loop.optimizer, ranks)
         if not loop.log and config.reference_model == "previous":
-            check_step_zero(model, dataset[: config.micro_batch_size], config)
+            check_step_zero(model, [pairs[i] for i in order[: config.micro_batch_size]], config)
         probe = LogProbe(followed, config, folder, ranks)
         with Progress(steps, "train", "steps") as progress:
             progress.skip(len(loop.log))
@@ -206,7 +205,7 @@ def train(
             while len(loop.log) < steps:
                 done = len(loop.log)
                 torch.manual_seed(seed + done)  # a model with dropout goes on after a kill as it would have without
-                loop.step(dataset[done * config.batch_size : (done + 1) * config.batch_size])
+                loop.step([pairs[i] for i in order[done * config.batch_size : (done + 1) * config.batch_size]])
                 done += 1
                 if done == steps or (config.probe_every and done % config.probe_every == 0):
                     probe.look(model, done)
