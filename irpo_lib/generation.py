@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from irpo_lib.decoding import opened
 
 #: Rows that are decoded at once on a CPU; more rows cost memory, fewer cost speed.
 ROWS = 512
@@ -51,88 +52,102 @@ def generate(
     if temperature == 0 and n != 1:
         raise ValueError(f"greedy decoding gives one response, not {n}: set temperature above 0")
     eos = _eos_ids(model, end)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     at_once = max(1, rows // n)
-    for start in range(0, len(order), at_once):
-        batch = order[start : start + at_once]
-        samples = _decode(model, [prompts[i] for i in batch], n, temperature, top_p, max_new_tokens, eos, generator)
-        for row, index in enumerate(batch):
-            yield index, samples[row * n : (row + 1) * n]
-
-
-def _decode(model, prompts, n, temperature, top_p, max_new_tokens, eos, generator) -> list[Sample]:
-    """One batch: [len(prompts) * n] samples, those of a prompt side by side."""
-    device = model.device
-    width = max(len(p) for p in prompts)
-    padded = any(len(p) != width for p in prompts)
-    input_ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    lengths = mask.sum(-1).repeat_interleave(n)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = _growing_cache(model, max_new_tokens)
-    logits = _forward(model, input_ids, mask if padded else None, positions, cache)
-    cache.batch_repeat_interleave(n)
-    logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-
-    tokens = torch.zeros(len(prompts) * n, max_new_tokens, dtype=torch.long)
-    finished = [0] * (len(prompts) * n)
-    rows = torch.arange(len(prompts) * n)
-    alive = torch.ones(len(rows), dtype=torch.bool)
-    for step in range(max_new_tokens):
-        chosen = _pick(logits, temperature, top_p, generator)
-        tokens[rows[alive], step] = chosen.cpu()[alive]
-        stopped = alive & torch.isin(chosen, eos).cpu()
-        for row in rows[stopped].tolist():
-            finished[row] = step + 1
-        alive &= ~stopped
-        left = int(alive.sum())
-        if left == 0 or step + 1 == max_new_tokens:
-            break
-        # A row that has finished costs as much as one that has not; copying the cache costs about a step.
-        if left <= 0.9 * len(rows):
-            keep = alive.nonzero().squeeze(-1)
-            cache.batch_select_indices(keep.to(device))
-            rows, chosen, mask, lengths = (
-                rows[keep],
-                chosen[keep.to(device)],
-                mask[keep.to(device)],
-                lengths[keep.to(device)],
+    with opened(model, prompts, max_new_tokens) as source:
+        batches: list[_Batch] = []
+        while waiting or batches:
+            free = at_once - -(-sum(batch.rows.count for batch in batches) // n)
+            if waiting and (free >= at_once / 4 if source.joins else not batches):
+                some = [waiting.pop() for _ in range(min(free, len(waiting)))]
+                batches.append(_Batch(source, prompts, some, n, max_new_tokens, seed))
+            logits = source.logits(
+                [b.rows for b in batches], torch.cat([b.newest for b in batches]), torch.cat([b.at for b in batches])
             )
-            alive = alive[keep]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], -1)
-        logits = _forward(model, chosen[:, None], mask if padded else None, (lengths + step)[:, None], cache)
-    return [
-        Sample(tokens[row, : end or max_new_tokens].tolist(), "stop" if end else "length")
-        for row, end in enumerate(finished)
-    ]
+            uniform = torch.cat([b.uniform() for b in batches])
+            chosen = _pick(logits, temperature, top_p, uniform)
+            for batch, tokens in zip(batches, chosen.split([b.rows.count for b in batches]), strict=True):
+                yield from batch.take(tokens, eos)
+            batches = [batch for batch in batches if batch.rows.count]
 
 
-def _forward(model, input_ids, attention_mask, position_ids, cache) -> torch.Tensor:
-    """Logits of the next token, [rows, vocabulary], float32."""
-    out = model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=position_ids,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return out.logits[:, -1].float()
+class _Batch:
+    """Prompts that began together, and the n samples of each so far."""
+
+    def __init__(self, source, prompts, some: Sequence[int], n: int, most: int, seed: int):
+        self.some, self.n, self.most, self.step = some, n, most, 0
+        device = source.model.device
+        self.rows = source.begin([prompts[i] for i in some], n, most)
+        self.newest, self.at = (
+            torch.tensor(x, device=device).repeat_interleave(n)
+            for x in ([prompts[i][-1] for i in some], [len(prompts[i]) - 1 for i in some])
+        )
+        self.numbers = torch.stack([_uniform(seed, i, n, most) for i in some]).flatten(0, 1).to(device)
+        self.tokens = torch.zeros(len(some) * n, most, dtype=torch.long)
+        self.lengths = torch.zeros(len(some) * n, dtype=torch.long)
+        self.left = [n] * len(some)
+        self.ids = torch.arange(len(some) * n)  # of the rows that have not finished
+
+    def uniform(self) -> torch.Tensor:
+        return self.numbers[self.ids.to(self.numbers.device), self.step]
+
+    def take(self, chosen: torch.Tensor, eos: torch.Tensor) -> Iterator[tuple[int, list[Sample]]]:
+        """One more token a row; yields the prompts whose last sample has finished."""
+        here = chosen.cpu()
+        self.tokens[self.ids, self.step] = here
+        self.step += 1
+        stopped = torch.isin(here, eos)
+        self.lengths[self.ids[stopped]] = self.step
+        over = stopped if self.step < self.most else torch.ones_like(stopped)
+        self.newest, self.at = chosen, self.at + 1
+        if not over.any():
+            return
+        ended = self.ids[over]
+        keep = _without(over)
+        self.ids = self.ids[keep]
+        keep = keep.to(chosen.device)
+        self.newest, self.at = chosen[keep], self.at[keep]
+        self.rows.select(keep)
+        for row in ended.tolist():
+            self.left[row // self.n] -= 1
+            if not self.left[row // self.n]:
+                yield self.some[row // self.n], self._samples(row // self.n)
+
+    def _samples(self, which: int) -> list[Sample]:
+        mine = slice(which * self.n, (which + 1) * self.n)
+        return [
+            Sample(tokens[: length or self.most], "stop" if length else "length")
+            for tokens, length in zip(self.tokens[mine].tolist(), self.lengths[mine].tolist(), strict=True)
+        ]
 
 
-def _pick(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> torch.Tensor:
-    """[rows, vocabulary] → [rows]."""
+def _without(over: torch.Tensor) -> torch.Tensor:
+    """Which row takes each place when some leave: the last ones fill the gaps, the others stay where they are."""
+    left = int((~over).sum())
+    keep = torch.arange(left)
+    keep[over[:left]] = (~over[left:]).nonzero().squeeze(-1) + left
+    return keep
+
+
+def _uniform(seed: int, prompt: int, n: int, most: int) -> torch.Tensor:
+    """A prompt's random numbers in [0, 1), [n, most]: the same whatever it is batched with."""
+    generator = torch.Generator().manual_seed(seed + prompt)
+    return torch.rand(n, most, dtype=torch.float64, generator=generator)
+
+
+def _pick(logits: torch.Tensor, temperature: float, top_p: float, uniform: torch.Tensor) -> torch.Tensor:
+    """[rows, vocabulary] and a number in [0, 1) for each row → [rows], by the inverse of the distribution function."""
     if temperature == 0:
         return logits.argmax(-1)
-    probabilities = torch.softmax(logits / temperature, -1)
+    p = torch.softmax(logits / temperature, -1)
     if top_p < 1:
-        ordered, indices = probabilities.sort(-1, descending=True)
-        beyond = ordered.cumsum(-1) - ordered >= top_p
-        probabilities = torch.zeros_like(probabilities).scatter(-1, indices, ordered.masked_fill(beyond, 0))
-    # argmax(p / e) with e ~ Exp(1) is a draw from p, and much faster than torch.multinomial.
-    noise = torch.empty_like(probabilities).exponential_(generator=generator)
-    return (probabilities / noise).argmax(-1)
+        p, tokens = p.sort(-1, descending=True)
+    below = p.cumsum(-1, dtype=torch.float64)
+    mass = below[:, -1:]
+    if top_p < 1:
+        mass = below.gather(-1, (below < top_p).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1))
+    found = torch.searchsorted(below, uniform[:, None] * mass, right=True).clamp(max=p.shape[-1] - 1)
+    return (tokens.gather(-1, found) if top_p < 1 else found).squeeze(-1)
 
 
 def _eos_ids(model: PreTrainedModel, end: int | None) -> torch.Tensor:
@@ -143,50 +158,3 @@ def _eos_ids(model: PreTrainedModel, end: int | None) -> torch.Tensor:
     if not found:
         raise ValueError("the model's config names no EOS token: generation would never end")
     return torch.tensor(sorted(found), device=model.device)
-
-
-class GrowingLayer(DynamicLayer):
-    """A cache layer with room ahead: a new token is written in place, where DynamicLayer copies the whole cache."""
-
-    def __init__(self, room: int):
-        super().__init__()
-        self.room, self.used = room, 0
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.buffers = [key_states, value_states]
-            self.used = key_states.shape[-2]
-        else:
-            end = self.used + key_states.shape[-2]
-            if end > self.buffers[0].shape[-2]:
-                self.buffers = [self._wider(b, end) for b in self.buffers]
-            self.buffers[0][:, :, self.used : end] = key_states
-            self.buffers[1][:, :, self.used : end] = value_states
-            self.used = end
-        self.keys, self.values = (b[:, :, : self.used] for b in self.buffers)
-        return self.keys, self.values
-
-    def _wider(self, buffer: torch.Tensor, needed: int) -> torch.Tensor:
-        shape = list(buffer.shape)
-        shape[-2] = needed + self.room
-        wider = buffer.new_empty(shape)
-        wider[:, :, : self.used] = buffer[:, :, : self.used]
-        return wider
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        self._map(lambda b: b.repeat_interleave(repeats, dim=0))
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        self._map(lambda b: b[indices])
-
-    def _map(self, change) -> None:
-        self.buffers = [change(b) for b in self.buffers]
-        self.keys, self.values = (b[:, :, : self.used] for b in self.buffers)
-
-
-def _growing_cache(model: PreTrainedModel, room: int) -> DynamicCache:
-    """A cache that grows in place for full-attention layers; others (sliding windows) keep transformers' own."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [GrowingLayer(min(room, 64)) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
