@@ -1,11 +1,21 @@
-"""Speed and memory, each against a named peer on the same work in the same run: `python -m benchmarks [NAME …]`."""
+"""Speed and memory beside named peers, in one table (README.md): `python -m benchmarks [NAME …]`."""
 
 import sys
 
-from benchmarks import generation, graders, scaling, startup
+from benchmarks import generation, graders, scaling, startup, training
+from benchmarks.table import save
 
-BENCHMARKS = {"generation": generation.main, "graders": graders.main, "scaling": scaling.main, "startup": startup.main}
+BENCHMARKS = {
+    "training": training.main,
+    "generation": generation.main,
+    "scaling": scaling.main,
+    "startup": startup.main,
+    "graders": graders.main,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
-        BENCHMARKS[name]()
+        rows = BENCHMARKS[name]()
+        for row in rows:
+            print(row, flush=True)
+        save(rows)

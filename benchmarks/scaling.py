@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.rows import row, show
+from benchmarks.table import Row, less
 from irpo_lib import stages
+from irpo_lib.batches import plan_trees
 from irpo_lib.config import load_config
 from irpo_lib.figures import BLUE, GREEN, ORANGE, PURPLE, STYLE, save_figure
 from irpo_lib.generation import generate
@@ -114,13 +115,11 @@ def pair_at_once(folder: Path, size: Size) -> None:
 
 
 def collect(folder: Path, size: Size) -> None:
-    """What the reference has to score, in the order of length."""
+    """What the reference has to score, planned and read batch by batch."""
     responses = DistinctResponses(Records(folder / "pairs" / "pairs.parquet", PreferencePair))
-    lengths = [len(prompt) + len(response) for prompt, response in responses]
-    logps = {key: -float(length) for key, length in zip(responses.keys, lengths, strict=True)}
-    for index in sorted(range(len(responses)), key=lengths.__getitem__):
-        responses[index]
-    write_json(folder / "logps.json", logps)
+    for batch in plan_trees(responses, 8192):
+        [responses[index] for index in batch]
+    write_json(folder / "logps.json", dict.fromkeys(responses.keys, -9.0))
 
 
 def order(folder: Path, size: Size) -> None:
@@ -152,7 +151,7 @@ def _memory(name: str) -> float:
     return int(found[1]) / 1024  # type: ignore[index]
 
 
-def measure_paper_size() -> list[dict[str, Any]]:
+def measure_paper_size() -> list[Row]:
     """The peak memory of each stage's records at the paper's size; of pairing, beside everything at once in lists."""
     peaks, seconds = {}, {}
     with TemporaryDirectory() as name:
@@ -166,8 +165,8 @@ def measure_paper_size() -> list[dict[str, Any]]:
     worst = max(peaks[work.__name__] for work in STAGES)
     peer = ("pairing all at once", peaks["pair_at_once"] / gib)
     return [
-        row("scaling", f"peak memory of pairing, {where}", peaks["pair"] / gib, *peer, "GiB", "< 2 GiB"),
-        row("scaling", f"peak memory of all record work, {where}", worst / gib, *peer, "GiB", "< 2 GiB"),
+        less("scaling", f"peak memory of pairing, {where}", peaks["pair"] / gib, *peer, "GiB", "< 2 GiB"),
+        less("scaling", f"peak memory of all record work, {where}", worst / gib, *peer, "GiB", "< 2 GiB"),
     ]
 
 
@@ -256,7 +255,7 @@ def plot(points: pd.DataFrame) -> Figure:
     return figure
 
 
-def measure() -> list[dict[str, Any]]:
+def main() -> list[Row]:
     """Rows of the table; the figure and its points go into `figures/benchmarks/`."""
     found = measure_paper_size()
     points = pd.DataFrame([*grow_records(), *grow_model_work()])
@@ -267,13 +266,5 @@ def measure() -> list[dict[str, Any]]:
             if line[unit].notna().all():
                 grown = exponent(line.factor, line[unit])
                 goal = "≤ 1, attention aside" if along == "length" else "≤ 1"
-                found.append(row("scaling", f"{what}: {unit} against {along}", grown, "linear", 1.0, "exponent", goal))
+                found.append(less("scaling", f"{what}: {unit} against {along}", grown, "linear", 1.0, "exponent", goal))
     return found
-
-
-def main() -> None:
-    show(measure())
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 import irpo_lib
-from benchmarks.rows import row, show
+from benchmarks.table import Row, less
 from irpo_lib.figures import LOG_PROB_FIGURES
 from irpo_lib.probe import with_parts
 from irpo_lib.results import Run
@@ -22,7 +22,7 @@ ROUNDS, SEEDS = 7, 3
 NOTHING, TORCH = ("-c", "pass"), ("-c", "import torch")
 
 
-def measure() -> list[dict]:
+def main() -> list[Row]:
     """Seconds of a new process from its start to its end, wall clock; medians of rounds in which all take turns."""
     with TemporaryDirectory() as name:
         write_runs(Path(name))
@@ -42,11 +42,11 @@ def measure() -> list[dict]:
     found = []
     for what, goal in zip(list(commands)[2:], (0.3, 0.3, 5.0), strict=True):
         peer = "import torch" if goal == 5.0 else "python -c pass"
-        found.append(row("startup", what, median[what], peer, median[peer], "s", f"< {goal} s"))
+        found.append(less("start-up", what, median[what], peer, median[peer], "s", f"< {goal} s"))
     with_torch, without = modules_that_import_torch()
     return [
         *found,
-        row("startup", "modules that import torch", len(with_torch), "all modules", len(with_torch + without),
+        less("start-up", "modules that import torch", len(with_torch), "all modules", len(with_torch + without),
             "modules", "those that compute with it"),
     ]  # fmt: skip
 
@@ -84,11 +84,3 @@ def write_runs(folder: Path) -> None:
                     looks[f"{kind}_logps"], looks[f"{kind}_length"] = generator.normal(-50, 5, len(looks)), 50
                 run.of(model, "train").mkdir(parents=True)
                 with_parts(looks, beta=1.0).to_parquet(run.of(model, "train") / "probe.parquet")
-
-
-def main() -> None:
-    show(measure())
-
-
-if __name__ == "__main__":
-    main()

@@ -43,6 +43,11 @@ def compared(
     return Row(benchmark, what, values[0], peer, values[1], unit, theirs / ours, goal)
 
 
+def less(benchmark: str, what: str, ours: float, peer: str, theirs: float, unit: str, goal: str) -> Row:
+    """Of something of which less is better."""
+    return Row(benchmark, what, ours, peer, theirs, unit, theirs / ours, goal)
+
+
 def in_turn(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """What each side returns (seconds), round by round, one after the other, so that a busy machine hits all alike."""
     found: dict[str, list[float]] = {name: [] for name in sides}

@@ -3,6 +3,7 @@
 import gc
 import random
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.table import Row, compared, in_turn, matmul_peak
+from irpo_lib.batches import tree_batch
 from irpo_lib.config import Config, load_config
 from irpo_lib.logprobs import choose_path, reference_logps, response_key
 from irpo_lib.parallel import Ranks
@@ -135,6 +137,28 @@ def speed(name: str, shape: str, micro: int, goal: str, rounds: int = ROUNDS) ->
     return [*rows, compared("reference + training", what, both, "reference precomputed", ">= 2", len(pairs), "pairs/s")]
 
 
+def utilisation(name: str, shape: str, micro: int, rounds: int = ROUNDS) -> Row:
+    """Floating-point operations a second that the model needs, beside a plain matrix product's, in turn.
+
+    6 for each weight that a token of the tree is multiplied with, the head's for predicted tokens only; attention and
+    what is computed twice are left out.
+    """
+    config = settings(micro)
+    pairs = random_pairs(SHAPES[shape], config.batch_size, MODELS[name]["vocab_size"])
+    batch = tree_batch([(s.pair.prompt_ids, r) for s in pairs for r in (s.pair.chosen_ids, s.pair.rejected_ids)])
+    model = build_model(name)
+    head = model.lm_head.weight.numel()
+    body = model.num_parameters() - head
+    work = 6 * (body * batch.input_ids.numel() + head * len(batch.targets)) / 1e9
+    peaks, rates = [], []
+    for _ in range(rounds):
+        peaks.append(matmul_peak())
+        rates.append(work / our_steps(name, pairs, config))
+    what = f"{name}, {shape}'s shape, {micro} pairs a micro-batch"
+    ours, peak = statistics.median(rates), statistics.median(peaks)
+    return Row("training, FLOPs", what, ours, "a matrix product of 1,024 × 1,024", peak, "GFLOP/s", ours / peak, "")
+
+
 def settings(micro: int) -> Config:
     return load_config("mini", beta=0.1, batch_size=max(4, micro), micro_batch_size=micro)
 
@@ -172,12 +196,12 @@ def resident(name: str) -> int:
 
 
 def main() -> list[Row]:
-    print(f"matrix products here: {matmul_peak():.0f} GFLOP/s in float32, {torch.get_num_threads()} threads")
     rows = []
     for name in MODELS:
         for shape, goal in (("MATH", ">= 3"), ("GSM8K", ">= 1.5"), ("ARC", ">= 1"), ("mini", ">= 1"), ("long", ">= 1")):
             rows += speed(name, shape, 4, goal)
     rows += speed("mini-llama", "mini", 16, ">= 1") + speed("mini-llama", "GSM8K", 1, ">= 1")
+    rows += [utilisation(name, "GSM8K", 4) for name in MODELS]
     rows += [memory("32k vocabulary", shape, 4) for shape in ("MATH", "GSM8K")]
     return rows
 

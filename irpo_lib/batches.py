@@ -84,20 +84,20 @@ def plan_rows(sequences: Sequence[Tokens], tokens_per_batch: int) -> list[list[i
 
 
 def plan_trees(sequences: Sequence[Tokens], tokens: int) -> list[list[int]]:
-    """Indices of (prompt, response)s, those that begin alike together, in trees of at most so many tokens.
+    """Indices of sequences, those that begin alike together, in trees of at most so many tokens.
 
     A sequence that is longer has a tree of its own.
     """
-    order = sorted(range(len(sequences)), key=lambda i: sequences[i])
+    # Bytes with the highest first are in the order of the numbers, and a tenth of the size of lists.
+    packed = [np.array(prompt + response, dtype=">i4").tobytes() for prompt, response in sequences]
     groups: list[list[int]] = []
-    used, before = 0, np.empty(0)
-    for index in order:
-        prompt, response = sequences[index]
-        tokens_of = np.array(prompt + response)
-        new = len(tokens_of) - shared_length(before, tokens_of)
+    used, before = 0, np.empty(0, dtype=">i4")
+    for index in sorted(range(len(packed)), key=packed.__getitem__):
+        own = np.frombuffer(packed[index], dtype=">i4")
+        new = len(own) - shared_length(before, own)
         if not groups or used + new > tokens:
             groups.append([])
-            used, new = 0, len(tokens_of)
+            used, new = 0, len(own)
         groups[-1].append(index)
-        used, before = used + new, tokens_of
+        used, before = used + new, own
     return groups
