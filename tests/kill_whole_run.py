@@ -21,7 +21,8 @@ from irpo_lib.store import hash_folder, read_log
 SMALL = {
     "engine": "vllm", "parallel": "{fsdp: 2}", "micro_batch_size": 8, "beta": 0.1, "train_problems": 48, "samples": 6,
     "problems_per_shard": 8, "test_problems": 24, "majority_problems": 8, "majority_samples": 8, "max_steps": 20,
-    "checkpoint_every": 5, "probe_pairs": 8, "iterations": 2, "temperatures": "[0.8, 1.0]", "majority_iterations": "[2]",
+    "checkpoint_every": 5, "probe_pairs": 8, "iterations": 2,
+    "temperatures": "[0.8, 1.0]", "majority_iterations": "[2]",
 }  # fmt: skip
 #: A kill comes after so much of the time that the undisturbed run took.
 SHARE = (0.08, 0.2)
