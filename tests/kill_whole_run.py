@@ -13,19 +13,19 @@ import signal
 import subprocess
 import sys
 import time
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 
-from irpo_lib.store import hash_folder, read_log
+from irpo_lib.store import hash_folder, read_json, read_log
 
 #: Nearly all of the time goes into the start of engines and launchers, so there are few arms: with beta 0.1 two less.
 SMALL = {
     "engine": "vllm", "parallel": "{fsdp: 2}", "micro_batch_size": 8, "beta": 0.1, "train_problems": 48, "samples": 6,
     "problems_per_shard": 8, "test_problems": 24, "majority_problems": 8, "majority_samples": 8, "max_steps": 20,
-    "checkpoint_every": 5, "probe_pairs": 8, "iterations": 2,
-    "temperatures": "[0.8, 1.0]", "majority_iterations": "[2]",
+    "checkpoint_every": 5, "probe_pairs": 8, "iterations": 2, "temperatures": "[0.8, 1.0]",
+    "majority_iterations": "[2]",
 }  # fmt: skip
-#: A kill comes after so much of the time that the undisturbed run took.
-SHARE = (0.08, 0.2)
 
 
 def command(run_dir: Path, launcher: str) -> list[str]:
@@ -34,40 +34,50 @@ def command(run_dir: Path, launcher: str) -> list[str]:
     return [sys.executable, "-m", "irpo_lib.cli", "run", *words, "--run-dir", str(run_dir)]
 
 
-def undisturbed(run_dir: Path, launcher: str) -> float:
-    """Runs to the end; returns the seconds it took."""
+def to_the_end(run_dir: Path, launcher: str) -> None:
     began = time.monotonic()
     subprocess.run(command(run_dir, launcher), check=True, stdout=subprocess.DEVNULL)
-    seconds = time.monotonic() - began
-    print(f"{run_dir.name}: to the end in {seconds:.0f} s", flush=True)
-    return seconds
+    print(f"{run_dir.name}: to the end in {time.monotonic() - began:.0f} s", flush=True)
 
 
-def killed(run_dir: Path, launcher: str, moments: list[float]) -> None:
-    """Each start is killed after its number of seconds; the next goes on, and the last to the end."""
-    for wait in moments:
+def random_moments(whole: Path, kills: int) -> list[tuple[int, float]]:
+    """(finished stages, seconds after that) of each kill: one anywhere in each part of the time that stages took."""
+    manifests = sorted(whole.rglob("stage.json"), key=lambda path: path.stat().st_mtime)
+    seconds = [read_json(path)["seconds"] for path in manifests]
+    begins = [0.0, *accumulate(seconds)]
+    chance = random.Random(0)
+    moments = [begins[-1] * (number + chance.random()) / kills for number in range(kills)]
+    return [(done := bisect_right(begins, at) - 1, at - begins[done]) for at in moments]
+
+
+def killed(run_dir: Path, launcher: str, moments: list[tuple[int, float]]) -> None:
+    """Each start is killed at its moment; the next goes on, and the last to the end."""
+    for stages, wait in moments:
+        began = time.monotonic()
         with subprocess.Popen(command(run_dir, launcher), stdout=subprocess.DEVNULL) as process:
+            while progress(run_dir)[0] < stages and process.poll() is None:
+                time.sleep(0.1)
             time.sleep(wait)
             if process.poll() is not None:
-                raise SystemExit(f"the run ended by itself within {wait:.0f} s: {process.returncode}")
+                raise SystemExit(f"the run ended before it could be killed: {process.returncode}")
             done, under_way = progress(run_dir)
             process.send_signal(signal.SIGKILL)
-        began = time.monotonic()
+        at = time.monotonic()
         while left := children(run_dir):
-            if time.monotonic() - began > 60:
+            if time.monotonic() - at > 60:
                 raise SystemExit(f"still there a minute after the kill: {left}")
             time.sleep(0.2)
-        print(f"killed after {wait:.0f} s: {done} stages done, under way {under_way or 'a notebook'}; its processes "
-              f"were gone {time.monotonic() - began:.1f} s later", flush=True)  # fmt: skip
-    undisturbed(run_dir, launcher)
+        print(f"killed after {at - began:.0f} s, {done} stages done, under way: {under_way or 'none'}; its processes "
+              f"were gone {time.monotonic() - at:.1f} s later", flush=True)  # fmt: skip
+    to_the_end(run_dir, launcher)
 
 
 def progress(run_dir: Path) -> tuple[int, str]:
     """The number of finished stages, and the one under way with its shards and checkpoints."""
     partial = list(run_dir.rglob("*.partial"))
-    pieces = [p.name for folder in partial for kind in ("shard-*.parquet", "checkpoint-*") for p in folder.rglob(kind)]
-    names = ", ".join(str(p.relative_to(run_dir)) for p in partial)
-    return len(list(run_dir.rglob("stage.json"))), f"{names} {sorted(pieces)}" if partial else ""
+    pieces = [p.name for kind in ("shard-*.parquet", "checkpoint-*") for folder in partial for p in folder.rglob(kind)]
+    names = [str(folder.relative_to(run_dir)) for folder in partial]
+    return len(list(run_dir.rglob("stage.json"))), " ".join(names + sorted(pieces))
 
 
 def children(run_dir: Path) -> list[str]:
@@ -106,8 +116,7 @@ def content(path: Path) -> bytes | None:
 if __name__ == "__main__":
     folder, launcher = Path(sys.argv[1]).resolve(), sys.argv[2]
     os.environ["OMP_NUM_THREADS"] = "1"
-    seconds = undisturbed(folder / "undisturbed", launcher)
-    chance = random.Random(0)
+    to_the_end(folder / "undisturbed", launcher)
     kills = int(sys.argv[3]) if len(sys.argv) > 3 else 5
-    killed(folder / "killed", launcher, [seconds * chance.uniform(*SHARE) for _ in range(kills)])
+    killed(folder / "killed", launcher, random_moments(folder / "undisturbed", kills))
     compare(folder / "undisturbed", folder / "killed")
