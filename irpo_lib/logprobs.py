@@ -57,7 +57,10 @@ def _as_tree(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def choose_path(model: PreTrainedModel, attention: str) -> PreTrainedModel:
-    """Makes a model score in the fastest way that leaves its log-probs as they are; logs which that is.
+    """Makes a model score in the fastest way that leaves its log-probs as they are.
+
+    Where `attention` is the prefix tree and the model cannot have it, the log says why; a training's counts, and so
+    `irpo status`, say what it has.
 
     Caps behind the head, layers that are no attention, learnt biases: what a model does is seen by trying it on a few
     tokens. What does not show on a few tokens, such as a window, `tree_attention` refuses.
@@ -75,8 +78,8 @@ def choose_path(model: PreTrainedModel, attention: str) -> PreTrainedModel:
         reason = _why_no_tree(model, sequences)
         if reason:
             model.set_attn_implementation("sdpa")
-        log.log(logging.WARNING if reason else logging.INFO, "%s: shared beginnings of sequences are computed %s",
-                type(model).__name__, f"in each of them, since {reason}" if reason else "once")  # fmt: skip
+            log.warning("%s: shared beginnings of sequences are computed in each of them, since %s",
+                        type(model).__name__, reason)  # fmt: skip
     let_go(model)
     return model
 

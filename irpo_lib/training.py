@@ -221,7 +221,8 @@ def train(
             write_probe_tables(folder, config.beta)
         if not keep_checkpoints:
             remove(made)
-    return {"pairs": len(pairs), "steps": steps, "loss": round(loop.log[-1]["loss"], 4)}
+    counts = {"pairs": len(pairs), "steps": steps, "loss": round(loop.log[-1]["loss"], 4)}
+    return counts | {"attention": model.config._attn_implementation}
 
 
 def prepared(model: PreTrainedModel, config: Config) -> PreTrainedModel:
