@@ -5,7 +5,6 @@ sample a copy of them, through whatever attention and cache the model has. `open
 """
 
 import logging
-import os.path
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -84,7 +83,9 @@ class Shared:
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[list[int]]):
         self.model, self.layers = model, model.config.get_text_config().num_hidden_layers
-        common = len(os.path.commonprefix([p[:-1] for p in prompts]))
+        first, last = min(prompts), max(prompts)  # what these two begin with, all between them begin with
+        same = [a == b for a, b in zip(first[:-1], last[:-1], strict=False)]
+        common = min([*same, False].index(False), min(len(p) for p in prompts) - 1)
         self.prefix = common if common >= LEAST_PREFIX else 0
         self.common: Part | None = None
         if self.prefix:

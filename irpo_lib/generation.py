@@ -1,19 +1,27 @@
 """(c^n, y^n) ~ M_t(x): N sampled responses a prompt, as token ids (§ 2).
 
-A prompt's KV cache is computed once for its N samples, rows that have finished leave the batch, and prompts of like
-length share one. For any causal language model of transformers.
+The prefix of all prompts is computed once, a prompt once for its N samples, and waiting prompts take the place of rows
+that have finished. On a CPU each core samples for prompts of its own. For any causal language model of transformers.
 """
 
+import multiprocessing
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import PreTrainedModel
 
+from irpo_lib.config import derive_seed
 from irpo_lib.decoding import opened
 
 #: Rows that are decoded at once on a CPU; more rows cost memory, fewer cost speed.
 ROWS = 512
+#: A process of its own is worth its start for so many rows.
+LEAST_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -45,44 +53,98 @@ def generate(
         temperature: 0 is greedy decoding (n must be 1), above 0 samples.
         top_p: Sample from the smallest set of tokens with this probability; 1 is all of them.
         max_new_tokens: A response that has no EOS by then is cut.
-        seed: The same seed, prompts and `rows` give the same samples.
-        rows: The size of a batch, in responses.
+        seed: The same seed and prompts give the same samples, each prompt by random numbers of its own; `rows` and the
+            number of threads change no more than the rounding of logits.
+        rows: Responses that are decoded at once, in all processes together.
         end: The token that ends a reply, where the model's config may not name it (`models.end_token_id`).
     """
     if temperature == 0 and n != 1:
         raise ValueError(f"greedy decoding gives one response, not {n}: set temperature above 0")
-    eos = _eos_ids(model, end)
-    waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    at_once = max(1, rows // n)
-    with opened(model, prompts, max_new_tokens) as source:
-        batches: list[_Batch] = []
-        while waiting or batches:
-            free = at_once - -(-sum(batch.rows.count for batch in batches) // n)
-            if waiting and (free >= at_once / 4 if source.joins else not batches):
-                some = [waiting.pop() for _ in range(min(free, len(waiting)))]
-                batches.append(_Batch(source, prompts, some, n, max_new_tokens, seed))
-            logits = source.logits(
-                [b.rows for b in batches], torch.cat([b.newest for b in batches]), torch.cat([b.at for b in batches])
-            )
-            uniform = torch.cat([b.uniform() for b in batches])
-            chosen = _pick(logits, temperature, top_p, uniform)
-            for batch, tokens in zip(batches, chosen.split([b.rows.count for b in batches]), strict=True):
-                yield from batch.take(tokens, eos)
-            batches = [batch for batch in batches if batch.rows.count]
+    work = _Work(model, prompts, n, temperature, top_p, max_new_tokens, seed, rows, _eos_ids(model, end))
+    processes = _processes(model, len(prompts) * n, rows)
+    if processes == 1:
+        yield from work
+    else:
+        yield from DataLoader(
+            work, batch_size=None, num_workers=processes, in_order=False, collate_fn=_as_it_is, prefetch_factor=32,
+            multiprocessing_context="fork", worker_init_fn=_begin_process,
+            generator=torch.Generator(),  # else it would draw from the global one
+        )  # fmt: skip
+
+
+def _processes(model: PreTrainedModel, samples: int, rows: int) -> int:
+    """One a core on a CPU: threads that share each small operation spend much of their time in waiting for each other.
+
+    A forked process must stay with one thread, since the threads of its parent's OpenMP are not there.
+    """
+    if model.device.type != "cpu" or sys.platform != "linux" or multiprocessing.current_process().daemon:
+        return 1
+    return max(1, min(torch.get_num_threads(), samples // LEAST_ROWS, rows // LEAST_ROWS))
+
+
+def _begin_process(number: int) -> None:
+    from irpo_lib.cluster import die_with_parent
+
+    die_with_parent(signal.SIGKILL)
+
+
+def _as_it_is(item):
+    return item
+
+
+@dataclass(frozen=True)
+class _Work(IterableDataset):
+    """What there is to sample; of several processes, each does a share of the prompts."""
+
+    model: PreTrainedModel
+    prompts: Sequence[list[int]]
+    n: int
+    temperature: float
+    top_p: float
+    most: int
+    seed: int
+    rows: int
+    eos: torch.Tensor
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[tuple[int, list[Sample]]]:
+        worker = get_worker_info()
+        part, of = (worker.id, worker.num_workers) if worker else (0, 1)
+        waiting = sorted(range(len(self.prompts)), key=lambda i: -len(self.prompts[i]))[part::of]
+        if not waiting:
+            return
+        at_once = max(1, self.rows // of // self.n)
+        with opened(self.model, [self.prompts[i] for i in waiting], self.most) as source:
+            batches: list[_Batch] = []
+            while waiting or batches:
+                free = at_once - -(-sum(batch.rows.count for batch in batches) // self.n)
+                if waiting and (free >= at_once / 4 if source.joins else not batches):
+                    some = [waiting.pop() for _ in range(min(free, len(waiting)))]
+                    batches.append(_Batch(self, source, some))
+                sizes = [batch.rows.count for batch in batches]
+                newest, at, uniform = (
+                    torch.cat(x) for x in zip(*((b.newest, b.at, b.uniform()) for b in batches), strict=True)
+                )
+                logits = source.logits([batch.rows for batch in batches], newest, at)
+                chosen = _pick(logits, self.temperature, self.top_p, uniform)
+                for batch, tokens in zip(batches, chosen.split(sizes), strict=True):
+                    yield from batch.take(tokens, self.eos)
+                batches = [batch for batch in batches if batch.rows.count]
 
 
 class _Batch:
     """Prompts that began together, and the n samples of each so far."""
 
-    def __init__(self, source, prompts, some: Sequence[int], n: int, most: int, seed: int):
+    def __init__(self, work: _Work, source: Any, some: Sequence[int]):
+        n, most, device = work.n, work.most, work.model.device
+        prompts = [work.prompts[i] for i in some]
         self.some, self.n, self.most, self.step = some, n, most, 0
-        device = source.model.device
-        self.rows = source.begin([prompts[i] for i in some], n, most)
+        self.rows = source.begin(prompts, n, most)
         self.newest, self.at = (
             torch.tensor(x, device=device).repeat_interleave(n)
-            for x in ([prompts[i][-1] for i in some], [len(prompts[i]) - 1 for i in some])
+            for x in ([p[-1] for p in prompts], [len(p) - 1 for p in prompts])
         )
-        self.numbers = torch.stack([_uniform(seed, i, n, most) for i in some]).flatten(0, 1).to(device)
+        self.numbers = torch.cat([_uniform(work.seed, i, n, most) for i in some]).to(device)
         self.tokens = torch.zeros(len(some) * n, most, dtype=torch.long)
         self.lengths = torch.zeros(len(some) * n, dtype=torch.long)
         self.left = [n] * len(some)
@@ -96,7 +158,7 @@ class _Batch:
         here = chosen.cpu()
         self.tokens[self.ids, self.step] = here
         self.step += 1
-        stopped = torch.isin(here, eos)
+        stopped = torch.isin(here, eos.cpu())
         self.lengths[self.ids[stopped]] = self.step
         over = stopped if self.step < self.most else torch.ones_like(stopped)
         self.newest, self.at = chosen, self.at + 1
@@ -106,7 +168,7 @@ class _Batch:
         keep = _without(over)
         self.ids = self.ids[keep]
         keep = keep.to(chosen.device)
-        self.newest, self.at = chosen[keep], self.at[keep]
+        self.newest, self.at = self.newest[keep], self.at[keep]
         self.rows.select(keep)
         for row in ended.tolist():
             self.left[row // self.n] -= 1
@@ -131,7 +193,7 @@ def _without(over: torch.Tensor) -> torch.Tensor:
 
 def _uniform(seed: int, prompt: int, n: int, most: int) -> torch.Tensor:
     """A prompt's random numbers in [0, 1), [n, most]: the same whatever it is batched with."""
-    generator = torch.Generator().manual_seed(seed + prompt)
+    generator = torch.Generator().manual_seed(derive_seed(seed, prompt))
     return torch.rand(n, most, dtype=torch.float64, generator=generator)
 
 

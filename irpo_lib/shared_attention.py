@@ -6,6 +6,7 @@ et al., 2024); the parts' scores meet in one softmax. It stands behind transform
 serves any model whose layers all attend to the whole past.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -114,7 +115,7 @@ class Rows:
     def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
         """[rows, heads, queries, head dim] → [rows, queries, heads, head dim], causal among a row's own."""
         keys, values = self.cache(layer)
-        heads, new = query.shape[1:3]
+        new = query.shape[2]
         q = query.unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
         own = q @ keys.transpose(-1, -2)
         if new > 1:
@@ -140,7 +141,7 @@ class Rows:
 class SharedCache(Cache):
     """The cache of one forward pass over several `Rows`, one after the other in the batch."""
 
-    def __init__(self, together: list[Rows], layers: int):
+    def __init__(self, together: Sequence[Rows], layers: int):
         super().__init__(layers=[DynamicLayer() for _ in range(layers)])
         self.together = together
 
