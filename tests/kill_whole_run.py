@@ -45,7 +45,7 @@ def random_moments(whole: Path, kills: int) -> list[tuple[int, float]]:
     manifests = sorted(whole.rglob("stage.json"), key=lambda path: path.stat().st_mtime)
     seconds = [read_json(path)["seconds"] for path in manifests]
     begins = [0.0, *accumulate(seconds)]
-    chance = random.Random(0)
+    chance = random.Random(1)
     moments = [begins[-1] * (number + chance.random()) / kills for number in range(kills)]
     return [(done := bisect_right(begins, at) - 1, at - begins[done]) for at in moments]
 
