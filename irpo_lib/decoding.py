@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -154,7 +155,7 @@ class CopiedRows:
             ids = torch.tensor([[0] * (width - len(r)) + r for r in rests], device=device)
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
             _forward(model, ids, mask if self.padded else None, positions, self.cache)
-            self.cache.batch_repeat_interleave(n)
+            self.cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(n))
         self.mask = mask.long().repeat_interleave(n, 0)
         self.live = torch.arange(len(prompts) * n, device=device)  # where in the batch each row is
 
@@ -167,7 +168,7 @@ class CopiedRows:
         self.live = self.live[keep]
         # A row that has finished costs as much as one that has not; copying the cache costs about a step.
         if 0 < len(self.live) <= 0.9 * len(self.mask):
-            self.cache.batch_select_indices(self.live)
+            self.cache.reorder_cache(self.live)
             self.mask, self.live = self.mask[self.live], torch.arange(len(self.live), device=self.live.device)
 
     def logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -180,13 +181,16 @@ class CopiedRows:
 
 def _forward(model: PreTrainedModel, input_ids: Tensor, mask: Tensor | None, position_ids: Tensor, past) -> Tensor:
     """Logits behind the last column, [rows, vocabulary], float32."""
+    recurrent = "cache_params" in signature(model.forward).parameters  # Mamba's name; it masks new columns only
+    if recurrent and mask is not None:
+        mask = mask[:, -input_ids.shape[1] :]
     out = model(
         input_ids=input_ids,
         attention_mask=mask,
         position_ids=position_ids,
-        past_key_values=past,
         use_cache=True,
         logits_to_keep=1,
+        **{"cache_params" if recurrent else "past_key_values": past},
     )
     return out.logits[:, -1].float()
 
@@ -213,21 +217,15 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = (b[:, :, : self.used] for b in self.buffers)
         return self.keys, self.values
 
-    def _wider(self, buffer: torch.Tensor, needed: int) -> torch.Tensor:
+    def _wider(self, buffer: Tensor, needed: int) -> Tensor:
         shape = list(buffer.shape)
         shape[-2] = needed + self.room
         wider = buffer.new_empty(shape)
         wider[:, :, : self.used] = buffer[:, :, : self.used]
         return wider
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        self._map(lambda b: b.repeat_interleave(repeats, dim=0))
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        self._map(lambda b: b[indices])
-
-    def _map(self, change) -> None:
-        self.buffers = [change(b) for b in self.buffers]
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.buffers = [b[beam_idx] for b in self.buffers]
         self.keys, self.values = (b[:, :, : self.used] for b in self.buffers)
 
 
