@@ -2,18 +2,21 @@
 
 A token attends to the earlier tokens of its node and to all of its ancestors. The descendants of a node stand right
 behind it, so that is two blocks a node: its own tokens with themselves, causally, and its descendants with it, whole.
-On a CPU each block is one call of torch's flash attention, and nothing is computed to be masked. Parts of a softmax are
-put together by their log-sum-exp; the backward pass of a block needs only the output and log-sum-exp of the whole (as
-in ring attention, Liu et al., 2023). On a GPU, FlexAttention skips the masked blocks in one kernel.
+On a CPU blocks of like shape are one call of torch's flash attention, and no masked block is computed. Parts of a
+softmax are put together by their log-sum-exp; the backward pass of a block needs only the output and log-sum-exp of the
+whole (as in ring attention, Liu et al., 2023). On a GPU, FlexAttention skips the masked blocks in one kernel.
 
 The tree comes as the attention mask: on a CPU its nodes, as a tensor of integers [1, 1, nodes, 3]; on a GPU a
 `BlockMask`. With any other mask, or none, this is transformers' `sdpa`.
 """
 
-from collections.abc import Iterator
-from functools import cache
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -73,11 +76,11 @@ def tree_attention(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if flex:
-        attend = _compiled() if query.is_cuda else flex_attention
-        out = attend(query, key, value, block_mask=attention_mask, scale=scale, enable_gqa=True)
-    else:
-        out = TreeAttention.apply(query, key, value, attention_mask[0, 0].tolist(), scale)
+    if not flex:
+        by_token = (x[0].transpose(0, 1) for x in (query, key, value))
+        return TreeAttention.apply(*by_token, attention_mask.numpy().tobytes(), scale)[None], None
+    attend = _compiled() if query.is_cuda else flex_attention
+    out = attend(query, key, value, block_mask=attention_mask, scale=scale, enable_gqa=True)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -86,30 +89,82 @@ def _compiled() -> Any:
     return torch.compile(flex_attention, dynamic=True)
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of like shape as one call: places in the row of n blocks' queries [n, q] and keys [n, k].
+
+    A shorter block is filled up with its last token; `real` [n, q] says which queries are there, and `hidden`
+    [n, 1, 1, k] is minus infinity at keys that are not (a causal block needs none: they stand behind its queries).
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    real: torch.Tensor
+    hidden: torch.Tensor | None
+
+    @property
+    def causal(self) -> bool:
+        return self.hidden is None
+
+
+@lru_cache(maxsize=4)
+def plan_blocks(nodes: bytes) -> list[Blocks]:
+    """The blocks of a tree's nodes ([nodes, 3] integers), each node's own first, in few calls: a call has its price.
+
+    Those in one call are of the same depth, so that no query is in it twice, and lengths differ by a quarter at most.
+    """
+    alike = defaultdict(list)
+    above: list[int] = []  # where the subtrees end that a node is in
+    for start, end, last in np.frombuffer(nodes, dtype=np.int64).reshape(-1, 3).tolist():
+        while above and start >= above[-1]:
+            above.pop()
+        alike[-1, _size(end - start), 0].append((start, end, start, end))
+        if last > end:
+            alike[len(above), _size(last - end), _size(end - start)].append((end, last, start, end))
+            above.append(last)
+    return [_filled_up(some, causal=depth < 0) for (depth, _, _), some in sorted(alike.items())]
+
+
+def _size(length: int) -> int:
+    return math.ceil(math.log(length, 1.25))
+
+
+def _filled_up(some: list[tuple[int, int, int, int]], causal: bool) -> Blocks:
+    q, k = (torch.tensor([ranges[i : i + 2] for ranges in some]) for i in (0, 2))
+
+    def places(ranges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths = ranges[:, 1] - ranges[:, 0]
+        steps = torch.arange(int(lengths.max()))
+        return torch.minimum(ranges[:, :1] + steps, ranges[:, 1:] - 1), steps < lengths[:, None]
+
+    (queries, real), (keys, there) = places(q), places(k)
+    hidden = None if causal else torch.zeros(there.shape).masked_fill_(~there, -torch.inf)[:, None, None]
+    return Blocks(queries, keys, real, hidden)
+
+
 class TreeAttention(torch.autograd.Function):
-    """Softmax attention over a tree on a CPU, block by block: [1, heads, T, d]; there may be fewer heads of keys."""
+    """Softmax attention over a tree on a CPU: [T, heads, d] each; there may be fewer heads of keys and values."""
 
     @staticmethod
     def forward(ctx, query, key, value, nodes, scale):
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out = torch.empty(query.shape, dtype=torch.promote_types(query.dtype, torch.float32))
         sums = torch.empty(query.shape[:-1], dtype=out.dtype)  # log Σ exp of a token's scores
-        for start, end, _ in nodes:
-            own = slice(start, end)
-            out[:, :, own], sums[:, :, own] = attend(
-                query[:, :, own], key[:, :, own], value[:, :, own], 0.0, True, scale=scale
-            )
-        for start, end, last in nodes:
-            if last == end:
+        for b in plan_blocks(nodes):
+            found = attend(
+                _gather(query, b.queries), _gather(key, b.keys), _gather(value, b.keys), 0.0, b.causal,
+                attn_mask=_typed(b.hidden, query.dtype), scale=scale,
+            )  # fmt: skip
+            part, part_sums = (x.transpose(1, 2)[b.real] for x in found)
+            rows = b.queries[b.real]
+            if b.causal:
+                out[rows], sums[rows] = part.to(out.dtype), part_sums.to(out.dtype)
                 continue
-            below = slice(end, last)
-            part, part_sums = attend(
-                query[:, :, below], key[:, :, start:end], value[:, :, start:end], 0.0, False, scale=scale
-            )
-            both = torch.logaddexp(sums[:, :, below], part_sums)
-            out[:, :, below].mul_((sums[:, :, below] - both).exp_().unsqueeze(-1))
-            out[:, :, below].addcmul_(part, (part_sums - both).exp_().unsqueeze(-1).to(out.dtype))
-            sums[:, :, below] = both
+            before = sums[rows]
+            both = torch.logaddexp(before, part_sums)
+            share, other = ((x - both).exp_().unsqueeze(-1) for x in (before, part_sums))
+            out[rows] = out[rows] * share + part * other
+            sums[rows] = both
         out = out.to(query.dtype)
         ctx.save_for_backward(query, key, value, out, sums)
         ctx.nodes, ctx.scale = nodes, scale
@@ -120,25 +175,26 @@ class TreeAttention(torch.autograd.Function):
         query, key, value, out, sums = ctx.saved_tensors
         backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
         wide = torch.promote_types(query.dtype, torch.float32)
-        grads = [torch.empty(t.shape, dtype=wide) for t in (query, key, value)]
-
-        def of_block(rows: slice, columns: slice, causal: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            """Where a block's gradients belong, and what they are."""
+        grads = [torch.zeros(t.shape, dtype=wide) for t in (query, key, value)]
+        for b in plan_blocks(ctx.nodes):
+            above = _gather(grad_out, b.queries).masked_fill(~b.real[:, None, :, None], 0)
             found = backward(
-                grad_out[:, :, rows], query[:, :, rows], key[:, :, columns], value[:, :, columns], out[:, :, rows],
-                sums[:, :, rows], 0.0, causal, scale=ctx.scale,
+                above, _gather(query, b.queries), _gather(key, b.keys), _gather(value, b.keys), _gather(out, b.queries),
+                sums[b.queries].transpose(1, 2), 0.0, b.causal, attn_mask=_typed(b.hidden, query.dtype),
+                scale=ctx.scale,
             )  # fmt: skip
-            for grad, where, part in zip(grads, (rows, columns, columns), found, strict=True):
-                yield grad[:, :, where], part
-
-        for start, end, _ in ctx.nodes:
-            for grad, part in of_block(slice(start, end), slice(start, end), causal=True):
-                grad.copy_(part)
-        for start, end, last in ctx.nodes:
-            if last > end:
-                for grad, part in of_block(slice(end, last), slice(start, end), causal=False):
-                    grad += part
+            for grad, where, part in zip(grads, (b.queries, b.keys, b.keys), found, strict=True):
+                grad.index_add_(0, where.flatten(), part.transpose(1, 2).flatten(0, 1).to(wide))
         return *(g.to(query.dtype) for g in grads), None, None
+
+
+def _gather(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """[T, heads, d] at places [n, length] → [n, heads, length, d]."""
+    return states[places].transpose(1, 2)
+
+
+def _typed(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    return None if mask is None else mask.to(dtype)
 
 
 AttentionInterface.register(NAME, tree_attention)
