@@ -71,8 +71,10 @@ def _why_not_shared(model: PreTrainedModel, prompts: Sequence[list[int]], most: 
             found = shared.logits([shared.begin([ids], 2, 1)], last, torch.full_like(last, len(ids) - 1))
     except NotShared as error:
         return str(error)
-    # Rounding grows with depth, to well below the square root of the type's precision; another attention gives O(1).
-    if not (found - expected).norm(dim=-1).max() <= torch.finfo(model.dtype).eps ** 0.5 * expected.norm():
+    # Rounding grows with depth, to well below the square root of the precision; another attention gives O(1). Models
+    # compute their norms in float32 even where the rest is in float64.
+    precision = max(torch.finfo(dtype).eps for dtype in (model.dtype, torch.float32))
+    if not (found - expected).norm(dim=-1).max() <= precision**0.5 * expected.norm():
         return "its logits came out different when they were shared"
     return None
 
