@@ -1,10 +1,21 @@
-"""Speed, against a named peer on the same work in the same run: `python -m benchmarks [generation|graders]`."""
+"""Speed and memory beside named peers, in one table (README.md): `python -m benchmarks [NAME …]`."""
 
 import sys
 
-from benchmarks import generation, graders
+from benchmarks import generation, graders, scaling, startup, training
+from benchmarks.table import save
 
-BENCHMARKS = {"generation": generation.main, "graders": graders.main}
+BENCHMARKS = {
+    "training": training.main,
+    "generation": generation.main,
+    "scaling": scaling.main,
+    "startup": startup.main,
+    "graders": graders.main,
+}
 
-for name in sys.argv[1:] or BENCHMARKS:
-    BENCHMARKS[name]()
+if __name__ == "__main__":
+    for name in sys.argv[1:] or BENCHMARKS:
+        rows = BENCHMARKS[name]()
+        for row in rows:
+            print(row, flush=True)
+        save(rows)

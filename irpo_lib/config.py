@@ -127,7 +127,7 @@ _RULES = {
     "generation_tp": _COUNT,
     "launcher": _one_of("local", "slurm"),
     "nodes": _COUNT,
-    "attention": _one_of("sdpa", "eager", "flash_attention_2"),
+    "attention": _one_of("prefix_tree", "sdpa", "eager", "flash_attention_2"),
     "lora_rank": _NOT_NEGATIVE,
     "lora_alpha": _COUNT,
     "training_engine": _one_of("irpo", "trl"),

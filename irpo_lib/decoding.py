@@ -157,7 +157,7 @@ class CopiedRows:
             ids = torch.tensor([[0] * (width - len(r)) + r for r in rests], device=device)
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
             _forward(model, ids, mask if self.padded else None, positions, self.cache)
-            self.cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(n))
+            self.cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(n))  # type: ignore[arg-type]
         self.mask = mask.long().repeat_interleave(n, 0)
         self.live = torch.arange(len(prompts) * n, device=device)  # where in the batch each row is
 
@@ -170,7 +170,7 @@ class CopiedRows:
         self.live = self.live[keep]
         # A row that has finished costs as much as one that has not; copying the cache costs about a step.
         if 0 < len(self.live) <= 0.9 * len(self.mask):
-            self.cache.reorder_cache(self.live)
+            self.cache.reorder_cache(self.live)  # type: ignore[arg-type]
             self.mask, self.live = self.mask[self.live], torch.arange(len(self.live), device=self.live.device)
 
     def logits(self, tokens: Tensor, positions: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class Experiment:
         folder, pairs = self.folder(iteration, "reference"), self.pair(iteration)
         return stages.reference_stage(folder, self.config, pairs, model)
 
-    def scored_pairs(self, iteration: int) -> list:
+    def scored_pairs(self, iteration: int) -> work.ScoredPairs:
         """D_pairs with its reference log-probs, as training takes them."""
         return work.scored_pairs(self.pair(iteration), self.reference(iteration))
 

@@ -1,7 +1,8 @@
 """From rewarded completions to D_pairs: G_w, G_l, and K cyclic pairs a problem (§ 2, § 3.1)."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from irpo_lib.records import Completion, PreferencePair
@@ -31,56 +32,86 @@ def cyclic_pairs(winners: Sequence, losers: Sequence, k: int) -> list[tuple]:
 
 
 def build_pairs(
-    completions: Sequence[Completion],
+    completions: Iterable[Completion],
     gold_ids: Mapping[str, list[int]],
     pairs_per_problem: int,
     max_length: int,
     max_pairs: int,
     seed: int,
 ) -> tuple[list[PreferencePair], PairCounts]:
-    """D_pairs of one iteration.
+    """D_pairs of one iteration, all at once; the arguments are those of `kept_pairs`.
 
     Args:
         completions: Rewarded completions, in any order; each problem's are used in order of sampling.
+
+    Returns:
+        The pairs, and the counts of what was left out and why.
+    """
+    groups: dict[str, list[Completion]] = {}
+    for completion in completions:
+        groups.setdefault(completion.problem_id, []).append(completion)
+    pairs, counts = kept_pairs(groups.values, gold_ids, pairs_per_problem, max_length, max_pairs, seed)
+    return list(pairs), counts
+
+
+def kept_pairs(
+    groups: Callable[[], Iterable[Sequence[Completion]]],
+    gold_ids: Mapping[str, list[int]],
+    pairs_per_problem: int,
+    max_length: int,
+    max_pairs: int,
+    seed: int,
+) -> tuple[Iterator[PreferencePair], PairCounts]:
+    """D_pairs of one iteration, pair by pair: of the completions, one problem's are needed at a time.
+
+    Args:
+        groups: Gives the rewarded completions of problem after problem; asked twice, to count and to make the pairs.
         gold_ids: problem id → the token ids of its gold solution, which joins G_w last; empty for no gold.
         pairs_per_problem: K.
         max_length: Pairs of which prompt + response is longer (in tokens) are left out.
         max_pairs: If there are more, a random choice of so many is kept, in order.
         seed: Of that choice.
-
-    Returns:
-        The pairs, and the counts of what was left out and why. A response cut at the length limit is never a
-        winner.
     """
-    groups: dict[str, list[Completion]] = {}
-    for completion in completions:
-        groups.setdefault(completion.problem_id, []).append(completion)
-    pairs: list[PreferencePair] = []
-    counts = dict.fromkeys(("without_winner", "without_loser", "too_long"), 0)
-    for problem_id, group in groups.items():
-        group = sorted(group, key=lambda c: c.index)
-        winners = [(c.token_ids, "model") for c in group if c.reward == 1 and c.finish_reason == "stop"]
-        losers = [c.token_ids for c in group if c.reward == 0]
-        if problem_id in gold_ids:
-            winners.append((gold_ids[problem_id], "gold"))
-        counts["without_winner"] += not winners
-        counts["without_loser"] += bool(winners) and not losers
-        for k, ((chosen, source), rejected) in enumerate(cyclic_pairs(winners, losers, pairs_per_problem)):
-            prompt = group[0].prompt_ids
-            if len(prompt) + max(len(chosen), len(rejected)) > max_length:
-                counts["too_long"] += 1
-                continue
-            pairs.append(PreferencePair(problem_id, k, prompt, chosen, rejected, source))
-    over_cap = max(0, len(pairs) - max_pairs)
-    if over_cap:
-        kept = sorted(random.Random(seed).sample(range(len(pairs)), max_pairs))
-        pairs = [pairs[i] for i in kept]
-    gold = sum(p.chosen_source == "gold" for p in pairs)
-    return pairs, PairCounts(problems=len(groups), gold_winners=gold, over_cap=over_cap, pairs=len(pairs), **counts)
+
+    def candidates(counts: Counter[str]) -> Iterator[PreferencePair]:
+        for group in groups():
+            yield from _pairs_of(group, gold_ids, pairs_per_problem, max_length, counts)
+
+    counts: Counter[str] = Counter()
+    is_gold = [pair.chosen_source == "gold" for pair in candidates(counts)]
+    total = len(is_gold)
+    kept = range(total) if total <= max_pairs else set(random.Random(seed).sample(range(total), max_pairs))
+    pairs = (pair for place, pair in enumerate(candidates(Counter())) if place in kept)
+    gold = sum(is_gold[place] for place in kept)
+    return pairs, PairCounts(**counts, gold_winners=gold, over_cap=total - len(kept), pairs=len(kept))
+
+
+def _pairs_of(
+    group: Sequence[Completion], gold_ids: Mapping[str, list[int]], pairs_per_problem: int, max_length: int,
+    counts: Counter[str],
+) -> list[PreferencePair]:  # fmt: skip
+    """The pairs of one problem, from its completions; a response cut at the length limit is never a winner."""
+    group = sorted(group, key=lambda c: c.index)
+    problem_id, prompt = group[0].problem_id, group[0].prompt_ids
+    winners = [(c.token_ids, "model") for c in group if c.reward == 1 and c.finish_reason == "stop"]
+    losers = [c.token_ids for c in group if c.reward == 0]
+    if problem_id in gold_ids:
+        winners.append((gold_ids[problem_id], "gold"))
+    walk = cyclic_pairs(winners, losers, pairs_per_problem)
+    pairs = [
+        PreferencePair(problem_id, k, prompt, chosen, rejected, source)
+        for k, ((chosen, source), rejected) in enumerate(walk)
+        if len(prompt) + max(len(chosen), len(rejected)) <= max_length
+    ]
+    counts["problems"] += 1
+    counts["without_winner"] += not winners
+    counts["without_loser"] += bool(winners) and not losers
+    counts["too_long"] += len(walk) - len(pairs)
+    return pairs
 
 
 def gold_pairs(
-    completions: Sequence[Completion], gold_ids: Mapping[str, list[int]], max_length: int
+    completions: Iterable[Completion], gold_ids: Mapping[str, list[int]], max_length: int
 ) -> list[PreferencePair]:
     """(x, gold solution) of each sampled problem that has one, with nothing rejected: the data of SFT on gold."""
     prompts = {c.problem_id: c.prompt_ids for c in completions}

@@ -134,6 +134,15 @@ def share_tied_pieces(model: PreTrainedModel) -> None:
                 seen[id(parameter)] = piece
 
 
+def let_go(model: PreTrainedModel) -> None:
+    """FSDP2 keeps what a forward pass has put together last until a backward pass: cuts it up again without one."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def _pieces(parameter: torch.nn.Parameter, dimension: str) -> int:
     """Into how many pieces a dimension of the mesh cuts a parameter."""
     if not isinstance(parameter, DTensor) or dimension not in (parameter.device_mesh.mesh_dim_names or ()):

@@ -1,8 +1,9 @@
 """The memory that a preset needs on each GPU, computed from the architecture and the layout of `parallel`.
 
 Llama-like models: L layers of width h, with q query and k key-value heads of size d, an MLP of width m, a vocabulary v;
-b sequences of s tokens in a micro-batch; tensor parallelism over t, FSDP2 over f processes. A number has w bytes: 4 in
-float32, 2 in lower precision. What libraries, the allocator and fragmentation take comes on top, 10 to 20 %.
+b sequences of s tokens in a micro-batch, counted as if they shared nothing; tensor parallelism over t, FSDP2 over f
+processes. A number has w bytes: 4 in float32, 2 in lower precision. What libraries, the allocator and fragmentation
+take comes on top, 10 to 20 %.
 
 - weights and gradients: 4 bytes a trained parameter each, AdamW two moments of 4; cut by t and f, where embeddings and
   norms are cut by f only;
@@ -12,7 +13,8 @@ float32, 2 in lower precision. What libraries, the allocator and fragmentation t
   w·b·s·(7·h + (d·(q + 2k) + 4·m) / t) bytes, after Korthikanti et al. (2022), without dropout;
 - with gradient checkpointing w·b·s·h a layer, and one layer in full with two gradients of its MLP's width, or the
   logits, whichever is more;
-- logits, their log-softmax and their gradient: 8·b·s·v bytes in float32, 10 in lower precision;
+- logits, their log-softmax and their gradient: 8 bytes each in float32, 10 in lower precision, of which a chunk is
+  there at once (`chunked_logps`), and all b·s·v with tensor parallelism;
 - generation: w bytes a weight, cut by `generation_tp`, and the KV cache: 2·L·k·d·w bytes a token.
 """
 
@@ -21,6 +23,8 @@ from dataclasses import dataclass
 from irpo_lib.architecture import Architecture, architecture
 from irpo_lib.config import Config
 
+#: Logits that are there at once in scoring and training (`chunked_logps`).
+LOGITS = 2**24
 GIB = 2**30
 #: Of a GPU's memory, what a plan may fill.
 USABLE = 0.9
@@ -79,7 +83,8 @@ def training_sizes(config: Config, a: Architecture) -> dict[str, float]:
     if p.fsdp > 1:
         sizes["training: weights put together"] = w * (2 * layer + head) + (6 * layer if w == 2 else 0)
     b, s = 2 * config.micro_batch_size, config.max_length
-    activations, logits = b * s * activation_numbers(a, p.tp) * w, (8 if w == 4 else 10) * b * s * a.vocabulary
+    at_once = b * s * a.vocabulary if p.tp > 1 else min(b * s * a.vocabulary, LOGITS)
+    activations, logits = b * s * activation_numbers(a, p.tp) * w, (8 if w == 4 else 10) * at_once
     sequences = f"{b} sequences of {s} tokens"
     if config.gradient_checkpointing:
         sizes[f"training: checkpoints of {sequences}"] = a.layers * b * s * a.width * w

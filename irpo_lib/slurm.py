@@ -95,22 +95,28 @@ def _batch_script(job: Path) -> Path:
 def submit_and_wait(script: Path) -> int:
     """Submits a job, passes on what it writes, and returns 0 when all of it has succeeded.
 
-    The job is cancelled when this process is told to end.
+    The job is cancelled when this process is told to end, or when nobody is left who reads what it passes on.
     """
-    before = set(_logs(script))
+    before, ends = set(_logs(script)), (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # a job whose number is not known yet could not be cancelled
     job = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True)
     if job.returncode:
         print(f"irpo: sbatch refused {script}: {' '.join(job.stderr.split())}", flush=True)
         return 1
     number = job.stdout.strip().partition(";")[0]
-    print(f"job {number} submitted", flush=True)
-
-    def cancel(*_) -> None:
+    for end in ends:
+        signal.signal(end, lambda *_: sys.exit(143))
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
+        print(f"job {number} submitted", flush=True)
+        return _follow(script, number, before)
+    except BaseException:
         subprocess.run(["scancel", number])
-        sys.exit(143)
+        raise
 
-    signal.signal(signal.SIGTERM, cancel)
-    signal.signal(signal.SIGINT, cancel)
+
+def _follow(script: Path, number: str, before: set[Path]) -> int:
+    """Passes on what a job writes into logs that were not there `before`, until it has ended."""
     read: dict[Path, int] = {}
     while True:
         ended = not _waiting(number)

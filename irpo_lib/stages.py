@@ -5,21 +5,25 @@ Every function returns its stage's folder and does nothing when the stage is the
 """
 
 import csv
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from irpo_lib.cluster import run_work
 from irpo_lib.config import Config
 from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, majority_answers, sampled_accuracy
-from irpo_lib.pairs import build_pairs, gold_pairs
+from irpo_lib.pairs import gold_pairs, kept_pairs
+from irpo_lib.parquet import Records, count, stream
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import reward
 from irpo_lib.store import (
     hash_json,
     read_json,
-    read_records,
     remove,
     replace_file,
     run_stage,
@@ -47,8 +51,9 @@ def generate_stage(folder: Path, config: Config, model: str, problems: list[Prob
 
     def work(folder: Path) -> dict[str, Any]:
         what = f"generate/{iteration}"
-        completions = sample(folder, config, model, inputs["model"], problems, config.samples, temperature, what)
-        return {"completions": len(completions), "new_tokens": sum(len(x.token_ids) for x in completions)}
+        sample(folder, config, model, inputs["model"], problems, config.samples, temperature, what)
+        lengths = [len(c.token_ids) for c in stream(shards(folder), Completion)]
+        return {"completions": len(lengths), "new_tokens": sum(lengths)}
 
     return run_stage(folder, settings, inputs, work)
 
@@ -57,15 +62,16 @@ def reward_stage(folder: Path, config: Config, generated: Path, problems: list[P
     """Each completion's final answer and whether it is right."""
 
     def work(folder: Path) -> dict[str, Any]:
-        completions = rewarded(
-            read_records(shards(generated), Completion), problems, get_task(config.task, config.task_path)
-        )
-        write_records(folder / "completions.parquet", completions)
-        return {
-            "completions": len(completions),
-            "right": round(sampled_accuracy(completions), 4),
-            "without_answer": sum(c.answer is None for c in completions),
-        }
+        counts: Counter[str] = Counter()
+
+        def counted() -> Iterator[Completion]:
+            completions = stream(shards(generated), Completion)
+            for c in rewarded(completions, problems, get_task(config.task, config.task_path)):
+                counts.update(completions=1, right=c.reward == 1, without_answer=c.answer is None)
+                yield c
+
+        write_records(folder / "completions.parquet", counted())
+        return dict(counts) | {"right": round(counts["right"] / counts["completions"], 4)}
 
     return run_stage(folder, config.only("task"), {"generate": stage_hash(generated)}, work)
 
@@ -77,17 +83,15 @@ def pair_stage(folder: Path, config: Config, sources: Sequence[Path], gold: Call
     """
 
     def work(folder: Path) -> dict[str, Any]:
-        pairs, counts = [], []
-        gold_ids = gold() if config.gold_in_winners else {}
-        for source in sources:
-            completions = read_records(source / "completions.parquet", Completion)
-            found, counted = build_pairs(completions, gold_ids, config.pairs_per_problem, config.max_length,
-                                         config.max_pairs, config.seed)  # fmt: skip
-            pairs += found
-            counts.append(asdict(counted))
-        write_records(folder / "pairs.parquet", pairs)
-        replayed = {"replayed": len(pairs) - counts[0]["pairs"]} if len(sources) > 1 else {}
-        return counts[0] | replayed
+        c, gold_ids = config, gold() if config.gold_in_winners else {}
+        found = [
+            kept_pairs(partial(_by_problem, source), gold_ids, c.pairs_per_problem, c.max_length, c.max_pairs, c.seed)
+            for source in sources
+        ]
+        write_records(folder / "pairs.parquet", chain.from_iterable(pairs for pairs, _ in found))
+        counts = [counted for _, counted in found]
+        replayed = {"replayed": sum(counted.pairs for counted in counts[1:])} if len(sources) > 1 else {}
+        return asdict(counts[0]) | replayed
 
     settings = config.only("pairs_per_problem", "gold_in_winners", "max_length", "max_pairs", "seed")
     inputs = {f"reward{i or ''}": stage_hash(s) for i, s in enumerate(sources)}
@@ -98,7 +102,7 @@ def gold_pair_stage(folder: Path, config: Config, rewarded: Path, gold: Callable
     """(x, gold solution) of every training problem, for SFT on gold."""
 
     def work(folder: Path) -> dict[str, Any]:
-        completions = read_records(rewarded / "completions.parquet", Completion)
+        completions = stream(rewarded / "completions.parquet", Completion)
         pairs = gold_pairs(completions, gold(), config.max_length)
         write_records(folder / "pairs.parquet", pairs)
         return {"pairs": len(pairs)}
@@ -111,8 +115,8 @@ def reference_stage(folder: Path, config: Config, pairs: Path, model: str) -> Pa
 
     def work(folder: Path) -> dict[str, Any]:
         run_work("reference", config, folder, pairs=pairs, model=model)
-        records = read_records(pairs / "pairs.parquet", PreferencePair)
-        return {"distinct": len(read_json(folder / "logps.json")), "responses": 2 * len(records)}
+        responses = 2 * count(pairs / "pairs.parquet")
+        return {"distinct": len(read_json(folder / "logps.json")), "responses": responses}
 
     return run_stage(folder, config.only(*SCORING), _inputs(model, pairs=pairs), work)
 
@@ -136,7 +140,7 @@ def train_stage(
 
         followed = []
         if config.probe_every:
-            records = read_records(probe_from / "pairs.parquet", PreferencePair)
+            records = Records(probe_from / "pairs.parquet", PreferencePair)
             followed = choose_probe(records, gold(), config.probe_pairs, config.seed)
         run_work(
             "train", config, folder, pairs=pairs, reference=reference, model=model, iteration=iteration, steps=steps,
@@ -163,11 +167,10 @@ def select_stage(
         for kept in folder.glob("model-*"):
             step = int(kept.name.rpartition("-")[2])
             trained = str(kept)
-            answers = sample(
-                folder / f"greedy-{step}", config, trained, model_hash(trained), held_out, 1, 0.0, "select"
-            )
-            completions = rewarded(answers, held_out, get_task(config.task, config.task_path))
-            found[step] = greedy_accuracy(completions).accuracy
+            answers = folder / f"greedy-{step}"
+            sample(answers, config, trained, model_hash(trained), held_out, 1, 0.0, "select")
+            graded = outcomes(answers, held_out, get_task(config.task, config.task_path))
+            found[step] = greedy_accuracy(graded).accuracy
         for made in (folder / "checkpoints", folder / "model", *folder.glob("model-*")):
             remove(made)
         best = max(sorted(found), key=found.__getitem__)
@@ -187,16 +190,16 @@ def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Prob
     inputs = _inputs(model, problems=problems)
 
     def work(folder: Path) -> dict[str, Any]:
-        drawn = sample(folder / "greedy", config, model, inputs["model"], problems, 1, 0.0, "evaluate")
-        greedy = rewarded(drawn, problems, task)
-        outcomes = [(c.problem_id, c.answer, c.reward == 1) for c in greedy]
-        replace_file(folder / "greedy.csv", lambda p: _write_outcomes(p, outcomes))
+        sample(folder / "greedy", config, model, inputs["model"], problems, 1, 0.0, "evaluate")
+        greedy = outcomes(folder / "greedy", problems, task)
+        rows = [(c.problem_id, c.answer, c.reward == 1) for c in greedy]
+        replace_file(folder / "greedy.csv", lambda p: _write_outcomes(p, rows))
         summary: dict[str, Any] = {"greedy": asdict(greedy_accuracy(greedy))}
         if vote:
             some = problems[: config.majority_problems]
             n, temperature = config.majority_samples, config.majority_temperature
-            drawn = sample(folder / "majority", config, model, inputs["model"], some, n, temperature, "vote")
-            samples = rewarded(drawn, some, task)
+            sample(folder / "majority", config, model, inputs["model"], some, n, temperature, "vote")
+            samples = outcomes(folder / "majority", some, task)
             votes = majority_answers(samples, some)
             voted = [(p.id, votes[p.id], task.is_correct(votes[p.id], p)) for p in some]
             replace_file(folder / "majority.csv", lambda p: _write_outcomes(p, voted))
@@ -214,7 +217,7 @@ def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Prob
 def sample(
     folder: Path, config: Config, model: str, weights: str, problems: list[Problem], n: int, temperature: float,
     what: str,
-) -> list[Completion]:  # fmt: skip
+) -> None:  # fmt: skip
     """n responses of a model, whose files have the hash `weights`, to each problem, shard by shard."""
     folder.mkdir(exist_ok=True)
     asked = folder / "problems.parquet"
@@ -224,12 +227,24 @@ def sample(
                  temperature=temperature, what=what)  # fmt: skip
     finally:
         asked.unlink()
-    return read_records(shards(folder), Completion)
 
 
-def rewarded(completions: Sequence[Completion], problems: Sequence[Problem], task: Task) -> list[Completion]:
+def rewarded(completions: Iterable[Completion], problems: Sequence[Problem], task: Task) -> Iterator[Completion]:
+    """Each completion with its answer and reward, as they come."""
     by_id = {p.id: p for p in problems}
-    return [reward(c, by_id[c.problem_id], task) for c in completions]
+    return (reward(c, by_id[c.problem_id], task) for c in completions)
+
+
+def outcomes(folder: Path, problems: Sequence[Problem], task: Task) -> list[Completion]:
+    """The rewarded completions of a folder of shards, without their tokens and text, which nobody counts."""
+    completions = rewarded(stream(shards(folder), Completion), problems, task)
+    return [replace(c, prompt_ids=[], token_ids=[], text="") for c in completions]
+
+
+def _by_problem(rewarded: Path) -> Iterator[list[Completion]]:
+    """The completions of problem after problem: those of one stand together, as they were sampled."""
+    completions = stream(rewarded / "completions.parquet", Completion)
+    return (list(group) for _, group in groupby(completions, key=attrgetter("problem_id")))
 
 
 def gold_ids(config: Config, problems: Sequence[Problem]) -> dict[str, list[int]]:

@@ -14,13 +14,13 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from irpo_lib import parquet
 from irpo_lib.errors import UserError
 
 MANIFEST = "stage.json"
@@ -124,30 +124,14 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     os.replace(temporary, path)
 
 
-def write_records(path: Path, records: list[Any]) -> None:
-    """Records (dataclasses) → one Parquet file."""
-    import pyarrow
-    import pyarrow.parquet
-
-    table = pyarrow.Table.from_pylist([asdict(r) for r in records])
-    replace_file(path, lambda p: pyarrow.parquet.write_table(table, p))
+def write_records(path: Path, records: Iterable[Any]) -> None:
+    """Records (dataclasses of one kind) → one Parquet file, as they come."""
+    replace_file(path, lambda p: parquet.write(p, records))
 
 
-def read_records(paths: Path | list[Path], kind: type[R]) -> list[R]:
-    """Parquet files → records, in the order of the files; a damaged one is a UserError."""
-    import pyarrow
-    import pyarrow.parquet
-
-    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    rows = []
-    for path in [paths] if isinstance(paths, Path) else paths:
-        try:
-            rows += pyarrow.parquet.read_table(path).to_pylist()
-        except pyarrow.ArrowInvalid as error:
-            raise UserError(
-                f"{path} is damaged ({error}): delete this file, and its stage if that is finished, and run again"
-            ) from error
-    return [kind(**{name: row[name] for name in names}) for row in rows]
+def read_records(paths: Path | Sequence[Path], kind: type[R]) -> list[R]:
+    """Parquet files → all of their records at once; a damaged one is a UserError."""
+    return list(parquet.stream(paths, kind))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from irpo_lib import checkpoints
 from irpo_lib.config import Config
 from irpo_lib.errors import UserError
-from irpo_lib.logprobs import Batch, make_batch, sequence_logps
+from irpo_lib.logprobs import sequence_logps
 from irpo_lib.loss import PairLosses, irpo_loss
 from irpo_lib.parallel import Ranks, by_kind, clip_gradients, sum_gradients, sum_over_data_ranks
 from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
@@ -54,38 +54,28 @@ def training_order(n_pairs: int, n_wanted: int, seed: int) -> list[int]:
     return order[:n_wanted]
 
 
-def collate(examples: Sequence[ScoredPair], device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
-    """B pairs → the batch of one forward pass: chosen in rows 0 … B-1, rejected in rows B … 2B-1."""
-    chosen = [(e.pair.prompt_ids, e.pair.chosen_ids) for e in examples]
-    rejected = [(e.pair.prompt_ids, e.pair.rejected_ids) for e in examples]
-    batch = make_batch(chosen + rejected, device)
-    return {
-        "input_ids": batch.input_ids,
-        "response_mask": batch.response_mask,
-        "reference_chosen_logps": torch.tensor([e.reference_chosen_logps for e in examples], device=device),
-        "reference_rejected_logps": torch.tensor([e.reference_rejected_logps for e in examples], device=device),
-    }
-
-
 def pair_losses(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], beta: float, alpha: float, dpo_weight: float,
+    model: PreTrainedModel, examples: Sequence[ScoredPair], beta: float, alpha: float, dpo_weight: float,
     nll_length: float | None = None,
 ) -> PairLosses:  # fmt: skip
-    """Equation 1 for each pair of a collated batch; without a DPO term the rejected responses are not scored.
+    """Equation 1 for each of B pairs; without a DPO term the rejected responses are not scored.
 
     `nll_length` divides the NLL term in place of each response's own length.
     """
-    b = len(inputs["reference_chosen_logps"])
-    rows = slice(None) if dpo_weight else slice(0, b)
-    batch = Batch(inputs["input_ids"][rows], inputs["response_mask"][rows])
-    logps = sequence_logps(model, batch)  # type: ignore[arg-type]
-    chosen, rejected = (logps[:b], logps[b:]) if dpo_weight else (logps, inputs["reference_rejected_logps"])
+    chosen = [(e.pair.prompt_ids, e.pair.chosen_ids) for e in examples]
+    rejected = [(e.pair.prompt_ids, e.pair.rejected_ids) for e in examples]
+
+    def tensor(numbers: Sequence[float]) -> torch.Tensor:
+        return torch.tensor(numbers, device=model.device)
+
+    logps = sequence_logps(model, chosen + rejected if dpo_weight else chosen)
+    reference_rejected_logps = tensor([e.reference_rejected_logps for e in examples])
     return irpo_loss(
-        chosen,
-        rejected,
-        inputs["reference_chosen_logps"],
-        inputs["reference_rejected_logps"],
-        batch.lengths[:b] if nll_length is None else torch.full_like(chosen, nll_length),
+        logps[: len(examples)],
+        logps[len(examples) :] if dpo_weight else reference_rejected_logps,
+        tensor([e.reference_chosen_logps for e in examples]),
+        reference_rejected_logps,
+        tensor([nll_length or len(response) for _, response in chosen]),
         beta,
         alpha,
         dpo_weight,
@@ -134,12 +124,13 @@ class Loop:
     def backward(self, batch: Sequence[ScoredPair]) -> dict[str, float]:
         """Adds the gradient of Equation 1's mean over the global batch; returns the sums of its parts."""
         c, sums = self.config, dict.fromkeys(_logged(self.config), 0.0)
-        mine = self.ranks.share(batch)
+        # Pairs that share a beginning, or whose lengths are alike, together: no sum depends on their order.
+        mine = sorted(self.ranks.share(batch), key=lambda e: (e.pair.prompt_ids, len(e.pair.chosen_ids)))
         length = _nll_length(batch, c.nll_mean)
         for start in range(0, len(mine), c.micro_batch_size):
-            inputs = collate(mine[start : start + c.micro_batch_size], self.model.device)
+            some = mine[start : start + c.micro_batch_size]
             with computing(c, self.model.device):
-                losses = pair_losses(self.model, inputs, c.beta, c.alpha, c.dpo_weight, length)
+                losses = pair_losses(self.model, some, c.beta, c.alpha, c.dpo_weight, length)
             self.scaler.scale(losses.loss.sum() / len(batch)).backward()
             for name in sums:
                 value = (losses.margins > 0).float() if name == "accuracies" else getattr(losses, name)
@@ -166,9 +157,8 @@ def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], conf
     Raises:
         UserError: they are not, so reference log-probs and model do not belong together.
     """
-    inputs = collate(examples, model.device)
     with torch.no_grad(), computing(config, model.device):
-        losses = pair_losses(model, inputs, config.beta, config.alpha, config.dpo_weight)
+        losses = pair_losses(model, examples, config.beta, config.alpha, config.dpo_weight)
     margin = losses.margins.abs().max().item() / config.beta
     if config.dpo_weight and not margin <= MARGIN_TOLERANCE[config.dtype]:
         raise UserError(
@@ -200,14 +190,13 @@ def train(
     """
     ranks = ranks or Ranks(config.parallel)
     order = training_order(len(pairs), steps * config.batch_size, seed)
-    dataset = [pairs[i] for i in order]
     torch.manual_seed(seed)
     model = add_adapters(prepared(model, config), config)
     loop, made = Loop(model, config, ranks), folder / "checkpoints"
     with full_disk_named(folder):
         loop.log = checkpoints.resume(made, model, loop.optimizer, ranks)
         if not loop.log and config.reference_model == "previous":
-            check_step_zero(model, dataset[: config.micro_batch_size], config)
+            check_step_zero(model, [pairs[i] for i in order[: config.micro_batch_size]], config)
         probe = LogProbe(followed, config, folder, ranks)
         with Progress(steps, "train", "steps") as progress:
             progress.skip(len(loop.log))
@@ -216,7 +205,7 @@ def train(
             while len(loop.log) < steps:
                 done = len(loop.log)
                 torch.manual_seed(seed + done)  # a model with dropout goes on after a kill as it would have without
-                loop.step(dataset[done * config.batch_size : (done + 1) * config.batch_size])
+                loop.step([pairs[i] for i in order[done * config.batch_size : (done + 1) * config.batch_size]])
                 done += 1
                 if done == steps or (config.probe_every and done % config.probe_every == 0):
                     probe.look(model, done)
@@ -232,7 +221,8 @@ def train(
             write_probe_tables(folder, config.beta)
         if not keep_checkpoints:
             remove(made)
-    return {"pairs": len(pairs), "steps": steps, "loss": round(loop.log[-1]["loss"], 4)}
+    counts = {"pairs": len(pairs), "steps": steps, "loss": round(loop.log[-1]["loss"], 4)}
+    return counts | {"attention": model.config._attn_implementation}
 
 
 def prepared(model: PreTrainedModel, config: Config) -> PreTrainedModel:

@@ -14,14 +14,18 @@ import torch
 from transformers import PreTrainedModel
 
 from irpo_lib.config import Config
+from irpo_lib.logprobs import choose_path
 from irpo_lib.models import load_model
 from irpo_lib.parallel import distributed_config
+from irpo_lib.tree_attention import NAME as PREFIX_TREE
 
 
 def load_for_training(name: str, config: Config) -> PreTrainedModel:
     """The model as it is scored and trained: its weights in float32, or frozen in `dtype` below LoRA adapters."""
     dtype = config.dtype if config.lora_rank else "float32"
-    return load_model(name, dtype, config.attention, distributed_config(config), config.lora_quantized)
+    attention = "sdpa" if config.attention == PREFIX_TREE else config.attention
+    model = load_model(name, dtype, attention, distributed_config(config), config.lora_quantized)
+    return choose_path(model, config.attention)
 
 
 def computing(config: Config, device: torch.device) -> AbstractContextManager:

@@ -16,6 +16,7 @@ from typing import Any
 
 from irpo_lib.config import Config, derive_seed
 from irpo_lib.errors import UserError
+from irpo_lib.parquet import Records
 from irpo_lib.progress import Progress, quiet
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.store import read_json, read_records, sole_writer, write_json, write_records
@@ -111,24 +112,39 @@ def reference(config: Config, folder: Path, pairs: Path, model: str) -> None:
         loaded = load_for_training(model, config)
         check_layout(loaded, ranks)
         with computing(config, loaded.device):
-            logps = reference_logps(loaded, read_records(pairs / "pairs.parquet", PreferencePair), ranks)
+            logps = reference_logps(loaded, Records(pairs / "pairs.parquet", PreferencePair), ranks)
         if ranks.is_main:
             write_json(folder / "logps.json", logps)
 
 
-def scored_pairs(pairs: Path, reference: Path, without: Sequence[str] = ()) -> list:
-    """D_pairs with its reference log-probs; that of an empty response (SFT on gold rejects nothing) is 0."""
-    from irpo_lib.logprobs import response_key
-    from irpo_lib.training import ScoredPair
+def scored_pairs(pairs: Path, reference: Path, without: Sequence[str] = ()) -> "ScoredPairs":
+    """D_pairs with its reference log-probs, each pair read when it is asked for; `without` problems are left out."""
+    return ScoredPairs(Records(pairs / "pairs.parquet", PreferencePair), read_json(reference / "logps.json"), without)
 
-    records = read_records(pairs / "pairs.parquet", PreferencePair)
-    logps, hidden = read_json(reference / "logps.json"), set(without)
 
-    def logp(pair: PreferencePair, response: list[int]) -> float:
-        return logps[response_key(pair.prompt_ids, response)] if response else 0.0
+class ScoredPairs(Sequence):
+    """Pairs and `logps` by `response_key`; the log-prob of an empty response (SFT on gold rejects nothing) is 0."""
 
-    kept = [p for p in records if p.problem_id not in hidden]
-    return [ScoredPair(p, logp(p, p.chosen_ids), logp(p, p.rejected_ids)) for p in kept]
+    def __init__(self, pairs: Records[PreferencePair], logps: dict[str, float], without: Sequence[str] = ()):
+        hidden = set(without)
+        self.pairs, self.logps = pairs, logps
+        self.kept = [i for i, problem_id in enumerate(pairs.column("problem_id")) if problem_id not in hidden]
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, index):
+        from irpo_lib.training import ScoredPair
+
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        pair = self.pairs[self.kept[index]]
+        return ScoredPair(pair, self._logp(pair, pair.chosen_ids), self._logp(pair, pair.rejected_ids))
+
+    def _logp(self, pair: PreferencePair, response: list[int]) -> float:
+        from irpo_lib.logprobs import response_key
+
+        return self.logps[response_key(pair.prompt_ids, response)] if response else 0.0
 
 
 def train(

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import random
 import re
 import sys
 from pathlib import Path
@@ -26,10 +27,19 @@ config = config_from(json.loads(Path(sys.argv[1]).read_text()))
 ranks = join(config)
 model = prepared(load_for_training(config.model, config), config)
 loop = Loop(model, config, ranks)
-prompt = config.max_length // 4
+prompt = 4  # too short to be shared, as the plan counts
 response = config.max_length - prompt
-pair = PreferencePair("p", 0, [5] * prompt, [6] * response, [7] * response, "model")
-batch = [ScoredPair(pair, -1.0, -2.0)] * config.batch_size
+rng = random.Random(0)
+
+
+def ids(n: int) -> list[int]:
+    return [rng.randrange(5, 90) for _ in range(n)]
+
+
+batch = []
+for i in range(config.batch_size):
+    pair = PreferencePair(f"p{i}", 0, ids(prompt), ids(response), ids(response), "model")
+    batch.append(ScoredPair(pair, -1.0, -2.0))
 for _ in range(2):
     loop.step(batch)
 gc.collect()

@@ -149,6 +149,21 @@ def test_a_job_is_cancelled_with_the_notebook_that_waits_for_it(two_nodes, confi
     assert_same(run_training(config, scored, tmp_path), alone[1])
 
 
+def test_a_job_is_cancelled_when_its_notebook_dies_while_it_is_handed_in(two_nodes, tmp_path, monkeypatch):
+    slow, script = tmp_path / "sbatch", tmp_path / "job.sbatch"
+    slow.write_text(f'#!/bin/bash\n{shutil.which("sbatch")} "$@"\ntouch {tmp_path}/handed-in\nsleep 2\n')
+    slow.chmod(0o755)
+    script.write_text(f"#!/bin/bash\n#SBATCH --output={tmp_path}/slurm-%j.log\nsleep 300\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    command = [sys.executable, "-m", "irpo_lib.slurm", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waits:
+        wait_until((tmp_path / "handed-in").is_file, waits)
+        waits.stdout.close()  # first the notebook's end of the pipe goes, then the signal comes
+        waits.terminate()
+    assert waits.returncode
+    wait_until(lambda: not queue(), seconds=60)
+
+
 # --- the whole run, without running it ---
 
 

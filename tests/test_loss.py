@@ -4,35 +4,42 @@ import copy
 import math
 import random
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 from helpers import random_pairs, with_reference
 
-from irpo_lib import training
-from irpo_lib.logprobs import make_batch, score, sequence_logps, token_logps
+from irpo_lib import logprobs
+from irpo_lib.logprobs import choose_path, score, sequence_logps, token_logps
 from irpo_lib.loss import irpo_loss
 from irpo_lib.models import load_model
 from irpo_lib.parallel import Ranks
-from irpo_lib.training import Loop, collate
+from irpo_lib.training import Loop
 
 WEIGHTS = {"DPO+NLL": (1.0, 1.0), "DPO": (0.0, 1.0), "SFT": (1.0, 0.0), "others": (0.3, 2.0)}
 
 
-@pytest.fixture(scope="module")
-def model(tiny_model):
-    return load_model(tiny_model, "float32")
+@pytest.fixture(scope="module", params=["plain", "sdpa", "prefix_tree"])
+def model(tiny_model, request):
+    """As it is loaded; with logits in chunks; and with shared beginnings computed once."""
+    model = load_model(tiny_model, "float32")
+    return model if request.param == "plain" else choose_path(model, request.param)
 
 
 @pytest.fixture(scope="module")
-def exact_model(model):
-    return copy.deepcopy(model).double()
+def exact_model(tiny_model):
+    return load_model(tiny_model, "float32").double()
 
 
 @pytest.fixture(scope="module")
 def pairs(model):
-    """Eight pairs whose margins are some nats away from 0."""
-    return with_reference(model, random_pairs(8), noise=10)
+    """Eight pairs, of which some share a prompt or a response, and whose margins are some nats away from 0."""
+    found = [s.pair for s in random_pairs(8)]
+    found[1], found[2] = (replace(p, prompt_ids=found[0].prompt_ids) for p in found[1:3])
+    found[2] = replace(found[2], chosen_ids=found[0].chosen_ids)
+    found[5] = replace(found[5], rejected_ids=[*found[5].chosen_ids[:-1], 7, 7])
+    return with_reference(model, [replace(s, pair=p) for s, p in zip(random_pairs(8), found, strict=True)], noise=10)
 
 
 def naive_logps(model, prompt: list[int], response: list[int]) -> list[torch.Tensor]:
@@ -67,20 +74,13 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
-def one_step(model, pairs, config, micro_batch_size=8, padding=0) -> tuple[float, torch.Tensor]:
+def one_step(model, pairs, config, micro_batch_size=8) -> tuple[float, torch.Tensor]:
     """Loss and gradient of one global batch of eight pairs, as the training makes them."""
     config = replace(config, batch_size=8, micro_batch_size=micro_batch_size)
     loop = Loop(copy.deepcopy(model), config, Ranks(config.parallel))
-
-    def padded(examples, device):
-        inputs = collate(examples, device)
-        for name, value in (("input_ids", 7), ("response_mask", 0)):
-            inputs[name] = torch.nn.functional.pad(inputs[name], (0, padding), value=value)
-        return inputs
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "collate", padded)
-        sums = loop.backward(pairs)
+    if model.get_output_embeddings() in logprobs._in_chunks:
+        choose_path(loop.model, model.config._attn_implementation)
+    sums = loop.backward(pairs)
     return sums["loss"] / 8, gradients(loop.model)
 
 
@@ -148,27 +148,13 @@ def test_loss_and_gradient_of_a_step_equal_the_token_loop(model, exact_model, pa
 
 @pytest.fixture(scope="module")
 def whole_step(model, pairs):
-    """Loss and gradient of the eight pairs in one micro-batch; made once for each config."""
-    found = {}
-
-    def make(config):
-        if not found:
-            found["it"] = one_step(model, pairs, config)
-        return found["it"]
-
-    return make
+    """Loss and gradient of the eight pairs in one micro-batch; made once for each model."""
+    return cache(lambda config: one_step(model, pairs, config))
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
 def test_micro_batches_and_accumulation_change_nothing(model, pairs, small_config, whole_step, micro_batch_size):
     loss, gradient = one_step(model, pairs, small_config, micro_batch_size)
-    assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
-    assert distance(gradient, whole_step(small_config)[1]) < 1e-5
-
-
-@pytest.mark.parametrize("micro_batch_size", [8, 2])
-def test_padding_changes_nothing(model, pairs, small_config, whole_step, micro_batch_size):
-    loss, gradient = one_step(model, pairs, small_config, micro_batch_size, padding=9)
     assert loss == pytest.approx(whole_step(small_config)[0], rel=1e-5)
     assert distance(gradient, whole_step(small_config)[1]) < 1e-5
 
@@ -188,16 +174,13 @@ def test_sequence_logps_equal_a_token_loop(model, exact_model):
     rng = random.Random(5)
     sequences = [([rng.randrange(100) for _ in range(p)], [rng.randrange(100) for _ in range(r)])
                  for p, r in ((1, 9), (12, 1), (5, 5), (3, 17), (2, 3))]  # fmt: skip
-    batch = make_batch(sequences)
+    sequences += [(sequences[3][0], sequences[3][1][:9] + [1, 2]), sequences[3], (sequences[3][0] + [1], [2])]
     with torch.inference_mode():
-        found, of_tokens = sequence_logps(model, batch), token_logps(model, batch)
+        found, of_tokens = sequence_logps(model, sequences), token_logps(model, sequences)
         expected = [[t.item() for t in naive_logps(exact_model, *s)] for s in sequences]
-    assert batch.lengths.tolist() == [9, 1, 5, 17, 3]
     assert found.tolist() == pytest.approx([sum(e) for e in expected], abs=1e-4)
-    for row, (prompt, response) in enumerate(sequences):
-        start = len(prompt) - 1
-        assert of_tokens[row, start : start + len(response)].tolist() == pytest.approx(expected[row], abs=1e-5)
-        assert of_tokens[row].count_nonzero() == len(response)
+    for logps, wanted in zip(of_tokens, expected, strict=True):
+        assert logps.tolist() == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 60, 8192])
@@ -207,4 +190,4 @@ def test_score_equals_one_by_one(model, pairs, tokens_per_batch):
     assert sorted(i for i, _ in found) == list(range(len(sequences)))
     with torch.inference_mode():
         for index, value in found:
-            assert value == pytest.approx(sequence_logps(model, make_batch([sequences[index]])).item(), abs=1e-4)
+            assert value == pytest.approx(sequence_logps(model, [sequences[index]]).item(), abs=1e-4)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from statistics import fmean, variance
 
@@ -166,6 +167,21 @@ def test_a_killed_generation_goes_on_at_its_next_shard_with_the_same_samples(con
 
 def processes() -> list[str]:
     return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
+
+
+def test_an_engine_over_two_processes_gives_the_same_greedy_tokens(config, end, tmp_path):
+    config = replace(config, generation_tp=2, test_problems=20)
+    with ThreadPoolExecutor(1) as thread:
+        evaluated = thread.submit(Experiment(config, tmp_path).evaluate, 0)
+        workers: set[str] = set()
+        while not evaluated.done():
+            workers |= {line.split()[0] for line in processes() if line.startswith("VLLM::Worker_TP")}
+            time.sleep(0.1)
+    assert workers == {"VLLM::Worker_TP0", "VLLM::Worker_TP1"}
+    found = samples(evaluated.result() / "greedy")
+    assert len(found) == 20
+    alone = by_transformers([c.prompt_ids for c in found], end)
+    assert [c.token_ids for c in found] == [sample.token_ids for (sample,) in alone]
 
 
 def test_the_size_of_shards_does_not_change_what_is_sampled(config, tmp_path):

@@ -1,0 +1,103 @@
+"""Prompts and responses as one forward pass sees them: padded rows, or the paths of a prefix tree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from irpo_lib.prefix_tree import build_tree, shared_length
+from irpo_lib.tree_attention import tree_mask
+
+#: (prompt ids, response ids)
+Tokens = tuple[list[int], list[int]]
+
+
+@dataclass
+class Batch:
+    """Sequences as one forward pass sees them, and where in it their responses' tokens are predicted.
+
+    Sequences are rows that are padded to the right, [B, T], or the paths of a prefix tree in a single row, [1, T].
+    """
+
+    input_ids: torch.Tensor
+    #: None for rows: as they stand, and padding stands where causal attention never looks back from.
+    position_ids: torch.Tensor | None
+    attention_mask: Any
+    #: [R]: the place of the token before each that is predicted, counted over all rows; and what is predicted.
+    places: torch.Tensor
+    targets: torch.Tensor
+    #: [S]: of which of the R each response token's log-prob is, one response after the other; several share one.
+    of_response: torch.Tensor
+    lengths: list[int]
+
+
+def row_batch(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
+    """Each sequence in a row of its own."""
+    whole = [prompt + response for prompt, response in sequences]
+    width = max(map(len, whole)) - 1  # nothing is predicted behind the last token
+    input_ids = torch.zeros(len(whole), width, dtype=torch.long)
+    places: list[int] = []
+    targets: list[int] = []
+    for row, ((prompt, response), tokens) in enumerate(zip(sequences, whole, strict=True)):
+        input_ids[row, : len(tokens) - 1] = torch.tensor(tokens[:-1])
+        places += range(row * width + len(prompt) - 1, row * width + len(tokens) - 1)
+        targets += response
+    return Batch(
+        input_ids.to(device), None, None, torch.tensor(places, device=device),
+        torch.tensor(targets, device=device), torch.arange(len(targets), device=device),
+        [len(response) for _, response in sequences],
+    )  # fmt: skip
+
+
+def tree_batch(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
+    """All sequences in one row, as a prefix tree: what they have in common is computed, and predicted, once."""
+    device = torch.device(device)
+    tree = build_tree([prompt + response for prompt, response in sequences])
+    before = np.full(len(tree.token_ids), -1)
+    responses = []
+    for path, (prompt, _) in zip(tree.paths, sequences, strict=True):
+        before[path[1:]] = path[:-1]
+        responses.append(path[len(prompt) :])
+    predicted, of_response = np.unique(np.concatenate(responses), return_inverse=True)
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
+    return Batch(
+        tensor(tree.token_ids)[None], tensor(tree.positions)[None], tree_mask(tree, device),
+        tensor(before[predicted]), tensor(tree.token_ids[predicted]), tensor(of_response),
+        [len(response) for _, response in sequences],
+    )  # fmt: skip
+
+
+def plan_rows(sequences: Sequence[Tokens], tokens_per_batch: int) -> list[list[int]]:
+    """Indices of sequences, those of like length together, in batches of at most so many tokens with padding."""
+    lengths = [len(prompt) + len(response) for prompt, response in sequences]
+    batches: list[list[int]] = []
+    for index in sorted(range(len(sequences)), key=lengths.__getitem__):
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > tokens_per_batch:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def plan_trees(sequences: Sequence[Tokens], tokens: int) -> list[list[int]]:
+    """Indices of sequences, those that begin alike together, in trees of at most so many tokens.
+
+    A sequence that is longer has a tree of its own.
+    """
+    # Bytes with the highest first are in the order of the numbers, and a tenth of the size of lists.
+    packed = [np.array(prompt + response, dtype=">i4").tobytes() for prompt, response in sequences]
+    groups: list[list[int]] = []
+    used, before = 0, np.empty(0, dtype=">i4")
+    for index in sorted(range(len(packed)), key=packed.__getitem__):
+        own = np.frombuffer(packed[index], dtype=">i4")
+        new = len(own) - shared_length(before, own)
+        if not groups or used + new > tokens:
+            groups.append([])
+            used, new = 0, len(own)
+        groups[-1].append(index)
+        used, before = used + new, own
+    return groups
