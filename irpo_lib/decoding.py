@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from irpo_lib.shared_attention import NAME, NotShared, Part, Rows, SharedCache
+from irpo_lib.shared_attention import NAME, NotShared, Part, Rows, SharedCache, at_least_float32
 
 #: Tokens of one forward pass over prompts; more cost memory and save no time.
 PREFILL = 4096
@@ -63,7 +63,7 @@ def _why_not_shared(model: PreTrainedModel, prompts: Sequence[list[int]], most: 
     if model.config._attn_implementation not in ("sdpa", "eager") or not model._can_set_attn_implementation():
         return f"its attention is {model.config._attn_implementation}"
     ids = prompts[0][:PREFILL]
-    expected = model(input_ids=torch.tensor([ids], device=model.device), logits_to_keep=1).logits[:, -1].float()
+    expected = model(input_ids=torch.tensor([ids], device=model.device), logits_to_keep=1).logits[:, -1]
     try:
         with _shared_attention(model):
             shared = Shared(model, [ids, ids])
@@ -71,8 +71,10 @@ def _why_not_shared(model: PreTrainedModel, prompts: Sequence[list[int]], most: 
             found = shared.logits([shared.begin([ids], 2, 1)], last, torch.full_like(last, len(ids) - 1))
     except NotShared as error:
         return str(error)
-    # Rounding grows with depth, to well below the square root of the type's precision; another attention gives O(1).
-    if (found - expected).norm(dim=-1).max() > torch.finfo(model.dtype).eps ** 0.5 * expected.norm():
+    # Rounding grows with depth, to well below the square root of the precision; another attention gives O(1). Models
+    # compute their norms in float32 even where the rest is in float64.
+    precision = max(torch.finfo(dtype).eps for dtype in (model.dtype, torch.float32))
+    if not (found - expected).norm(dim=-1).max() <= precision**0.5 * expected.norm():
         return "its logits came out different when they were shared"
     return None
 
@@ -117,7 +119,7 @@ class Shared:
         return torch.zeros(count, dtype=torch.long, device=self.model.device)
 
     def logits(self, together: Sequence[Rows], tokens: Tensor, positions: Tensor) -> Tensor:
-        """Of the token behind each row's newest, [rows] → [rows, vocabulary] in float32."""
+        """Of the token behind each row's newest, [rows] → [rows, vocabulary] in float32 at least."""
         past = SharedCache(together, self.layers)
         return _forward(self.model, tokens[:, None], None, positions[:, None], past)
 
@@ -180,7 +182,7 @@ class CopiedRows:
 
 
 def _forward(model: PreTrainedModel, input_ids: Tensor, mask: Tensor | None, position_ids: Tensor, past) -> Tensor:
-    """Logits behind the last column, [rows, vocabulary], float32."""
+    """Logits behind the last column, [rows, vocabulary], in float32 at least."""
     recurrent = "cache_params" in signature(model.forward).parameters  # Mamba's name; it masks new columns only
     if recurrent and mask is not None:
         mask = mask[:, -input_ids.shape[1] :]
@@ -192,7 +194,7 @@ def _forward(model: PreTrainedModel, input_ids: Tensor, mask: Tensor | None, pos
         logits_to_keep=1,
         **{"cache_params" if recurrent else "past_key_values": past},
     )
-    return out.logits[:, -1].float()
+    return out.logits[:, -1].to(at_least_float32(out.logits))
 
 
 class GrowingLayer(DynamicLayer):

@@ -21,6 +21,10 @@ NAME = "shared_prefix"
 ROOM = 32
 
 
+def at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 class NotShared(Exception):
     """The model's attention asks for something that this one does not do."""
 
@@ -122,7 +126,7 @@ class Rows:
             ahead = torch.ones(new, keys.shape[2], dtype=torch.bool, device=q.device).triu(keys.shape[2] - new + 1)
             own = own.unflatten(2, (-1, new)).masked_fill_(ahead, -torch.inf).flatten(2, 3)
         scores = torch.cat([*(p.scores(layer, q) for p in self.parts), own], -1)
-        weights = torch.softmax(scores.float().mul_(scaling), -1).to(query.dtype)
+        weights = torch.softmax(scores.to(at_least_float32(scores)).mul_(scaling), -1).to(query.dtype)
         *shared, mine = weights.split([*(p.length for p in self.parts), keys.shape[2]], -1)
         out = mine @ values
         for part, share in zip(self.parts, shared, strict=True):

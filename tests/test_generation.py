@@ -1,11 +1,16 @@
 """Decoding: against transformers' own greedy search, against softmax, and what holds for every sample."""
 
 import itertools
+import logging
 import random
 
 import pytest
 import torch
+import transformers
+from architectures import write_model
+from transformers import AutoModelForCausalLM
 
+from irpo_lib.decoding import Copied, opened
 from irpo_lib.generation import generate
 from irpo_lib.models import encode_prompt, load_model
 from irpo_lib.tasks.mini.corpus import corpus
@@ -148,3 +153,119 @@ def test_later_tokens_follow_the_softmax_as_well(model, prompts):
 def test_greedy_gives_one_response_only(model, prompts):
     with pytest.raises(ValueError, match="one response, not 2"):
         list(generate(model, prompts[:1], 2, 0.0, 1.0, 8, 0))
+
+
+# --- keys that samples share ---
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A float64 model whose query heads share key heads."""
+    return load_model(write_model("qwen-2", tmp_path_factory.mktemp("grouped")), "float64")
+
+
+def of_one_prefix(count: int, prefix: int, seed: int = 0) -> list[list[int]]:
+    """Prompts of many lengths that begin alike; the second is the first without its last token."""
+    numbers = random.Random(seed)
+    start = [numbers.randrange(3, 300) for _ in range(prefix)]
+    found = [start + [numbers.randrange(3, 300) for _ in range(numbers.randrange(2, 20))] for _ in range(count)]
+    found[1] = found[0][:-1]
+    return found
+
+
+@pytest.mark.parametrize("prefix", [0, 50])
+@pytest.mark.parametrize("how", ["shared", "copied"])
+def test_logits_are_those_of_a_plain_forward_pass(grouped, how, prefix):
+    """Two groups of rows that began at different times and lose rows on the way, against whole sequences in float64."""
+    prompts, numbers, n = of_one_prefix(7, prefix), random.Random(1), 3
+    with opened(grouped, prompts, 60) as shared, torch.inference_mode():
+        assert shared.joins
+        source = shared if how == "shared" else Copied(grouped)
+        groups: list = []
+        for step in range(40):
+            if step in (0, 5):
+                some = prompts[:4] if step == 0 else prompts[4:]
+                groups.append((source.begin(some, n, 60), [list(p) for p in some for _ in range(n)]))
+            texts = [text for _, group in groups for text in group]
+            last, at = torch.tensor([t[-1] for t in texts]), torch.tensor([len(t) - 1 for t in texts])
+            found = source.logits([rows for rows, _ in groups], last, at)
+            for logits, text in list(zip(found, texts, strict=True))[:: 1 + step % 4]:
+                expected = grouped(torch.tensor([text])).logits[0, -1]
+                torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-6)
+            for rows, group in groups:
+                if step % 6 == 3 and len(group) > 2:
+                    gone = numbers.randrange(len(group) - 1)
+                    group[gone] = group.pop()
+                    rows.select(torch.tensor([*range(gone), len(group), *range(gone + 1, len(group))]))
+                for text in group:
+                    text.append(numbers.randrange(3, 300))
+        assert [len(group) for _, group in groups] == [5, 3]
+
+
+@pytest.mark.parametrize("prefix", [0, 3, 50])
+def test_greedy_of_prompts_that_begin_alike(model, prefix):
+    prompts = [[1], *of_one_prefix(9, prefix, seed=2)] if prefix < 50 else of_one_prefix(9, prefix)
+    expected = [greedy_by_transformers(model, p, 30) for p in prompts]
+    assert [[e] for e in expected] == ids(run(model, prompts, temperature=0, max_new_tokens=30, rows=4))
+
+
+def test_samples_do_not_depend_on_what_they_are_batched_with(grouped):
+    """In float64: few rows at once or many, one process or several, other prompts behind them."""
+    prompts, threads = of_one_prefix(16, 40), torch.get_num_threads()
+    options = {"n": 8, "max_new_tokens": 20}
+    try:
+        torch.set_num_threads(1)
+        first = ids(run(grouped, prompts, **options))
+        assert ids(run(grouped, prompts, rows=24, **options)) == first
+        assert ids(run(grouped, prompts[:5], **options)) == first[:5]
+        torch.set_num_threads(2)
+        assert ids(run(grouped, prompts, **options)) == first
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_sampling_leaves_the_model_as_it_was(grouped):
+    prompts, before = of_one_prefix(4, 40), grouped.config._attn_implementation
+    padded = {"input_ids": torch.tensor([[0, 0, 5, 6]]), "attention_mask": torch.tensor([[0, 0, 1, 1]])}
+    expected = grouped(**padded).logits
+    torch.set_num_threads(1)
+    drawn = generate(grouped, prompts, 2, 1.0, 1.0, 8, 0, rows=2)
+    next(drawn)
+    torch.testing.assert_close(grouped(**padded).logits, expected)  # also while samples wait to be asked for
+    drawn.close()
+    assert grouped.config._attn_implementation == before
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("Llama", {}, "share"),
+        ("Mistral", {"sliding_window": 400}, "share"),  # wider than any sequence here
+        ("Mistral", {"sliding_window": 24}, "not all of its layers attend to the whole past"),
+        ("Gemma2", {"sliding_window": 400}, "softcap"),
+        ("GptOss", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 400}, "s_aux"),
+        ("Falcon", {"alibi": True, "head_dim": None}, "its attention is"),
+        ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}, "share"),
+        ("Mamba", {"state_size": 8}, "not all of its layers"),
+        ("Qwen3Next", {"num_hidden_layers": 4, "num_experts": 4, "num_experts_per_tok": 2,
+                       "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}, "not all of its layers"),
+    ],
+)  # fmt: skip
+def test_any_architecture_is_sampled_from_rightly(name, settings, says, caplog):
+    """Windows, capped scores, sinks, position biases, recurrent and mixed layers: greedy as transformers has it."""
+    common = {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 16,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.3,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    wanted = {k: v for k, v in (common | settings).items() if v is not None}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(getattr(transformers, f"{name}Config")(**wanted)).eval()
+    prompts = of_one_prefix(6, 40)
+    expected = [[greedy_by_transformers(model, p, 30)] for p in prompts]
+    with caplog.at_level(logging.INFO, "irpo_lib.decoding"):
+        assert ids(run(model, prompts, temperature=0, max_new_tokens=30, rows=4)) == expected
+        with opened(model, prompts, 30):
+            pass
+    assert caplog.text.count("decoding.py") <= 1, "what is true of a model is said once"
+    assert not caplog.text or says in caplog.text
