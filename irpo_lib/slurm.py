@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from irpo_lib.config import Config
 
@@ -104,15 +105,20 @@ def submit_and_wait(script: Path) -> int:
         print(f"irpo: sbatch refused {script}: {' '.join(job.stderr.split())}", flush=True)
         return 1
     number = job.stdout.strip().partition(";")[0]
+
+    def cancel(*_) -> NoReturn:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # each thread of a notebook that dies may send one
+        subprocess.run(["scancel", number])
+        sys.exit(143)
+
     for end in ends:
-        signal.signal(end, lambda *_: sys.exit(143))
+        signal.signal(end, cancel)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
         print(f"job {number} submitted", flush=True)
         return _follow(script, number, before)
-    except BaseException:
-        subprocess.run(["scancel", number])
-        raise
+    except BrokenPipeError:
+        cancel()
 
 
 def _follow(script: Path, number: str, before: set[Path]) -> int:

@@ -150,15 +150,21 @@ def test_a_job_is_cancelled_with_the_notebook_that_waits_for_it(two_nodes, confi
 
 
 def test_a_job_is_cancelled_when_its_notebook_dies_while_it_is_handed_in(two_nodes, tmp_path, monkeypatch):
-    slow, script = tmp_path / "sbatch", tmp_path / "job.sbatch"
-    slow.write_text(f'#!/bin/bash\n{shutil.which("sbatch")} "$@"\ntouch {tmp_path}/handed-in\nsleep 2\n')
-    slow.chmod(0o755)
-    script.write_text(f"#!/bin/bash\n#SBATCH --output={tmp_path}/slurm-%j.log\nsleep 300\n")
+    """The end of the notebook: first its end of the pipe goes, then come signals, of each of its threads perhaps."""
+    for name, before, after in (("sbatch", "", "sleep 2"), ("scancel", "sleep 1", "")):
+        slow = tmp_path / name
+        lines = ["#!/bin/bash", f"touch {slow}-runs", before, f'{shutil.which(name)} "$@"', f"touch {slow}-ran", after]
+        slow.write_text("\n".join(lines))
+        slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    script = tmp_path / "job.sbatch"
+    script.write_text(f"#!/bin/bash\n#SBATCH --output={tmp_path}/slurm-%j.log\nsleep 300\n")
     command = [sys.executable, "-m", "irpo_lib.slurm", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waits:
-        wait_until((tmp_path / "handed-in").is_file, waits)
-        waits.stdout.close()  # first the notebook's end of the pipe goes, then the signal comes
+        wait_until((tmp_path / "sbatch-ran").is_file, waits)
+        waits.stdout.close()
+        waits.terminate()
+        wait_until((tmp_path / "scancel-runs").is_file, waits)
         waits.terminate()
     assert waits.returncode
     wait_until(lambda: not queue(), seconds=60)
