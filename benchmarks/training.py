@@ -24,6 +24,8 @@ from irpo_lib.records import PreferencePair
 from irpo_lib.training import Loop, ScoredPair
 
 ROUNDS = 5
+#: Of prompts and responses in a round, at least.
+TOKENS = 12_000
 #: Tokens that all prompts share, of each question, of a response (a quarter more or less).
 SHAPES = {
     "MATH": (700, 100, 200),
@@ -122,7 +124,8 @@ def trl_steps(name: str, pairs: list[ScoredPair], config: Config, precomputed: b
 def speed(name: str, shape: str, micro: int, goal: str, rounds: int = ROUNDS) -> list[Row]:
     """Pairs a second in training, beside both of TRL's ways, and of reference and training together."""
     config = settings(micro)
-    pairs = random_pairs(SHAPES[shape], 2 * config.batch_size, MODELS[name]["vocab_size"])
+    batches = max(2, TOKENS // (2 * sum(SHAPES[shape]) * config.batch_size))  # a trainer's start is shared by all
+    pairs = random_pairs(SHAPES[shape], batches * config.batch_size, MODELS[name]["vocab_size"])
     sides: dict[str, Callable[[], float]] = {"ours": lambda: our_steps(name, pairs, config)}
     for peer, precomputed in PEERS.items():
         sides[peer] = partial(trl_steps, name, pairs, config, precomputed)
@@ -196,7 +199,7 @@ def resident(name: str) -> int:
 
 
 def main() -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for name in MODELS:
         for shape, goal in (("MATH", ">= 3"), ("GSM8K", ">= 1.5"), ("ARC", ">= 1"), ("mini", ">= 1"), ("long", ">= 1")):
             rows += speed(name, shape, 4, goal)
