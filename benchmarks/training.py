@@ -124,7 +124,7 @@ def trl_steps(name: str, pairs: list[ScoredPair], config: Config, precomputed: b
 def speed(name: str, shape: str, micro: int, goal: str, rounds: int = ROUNDS) -> list[Row]:
     """Pairs a second in training, beside both of TRL's ways, and of reference and training together."""
     config = settings(micro)
-    batches = max(2, TOKENS // (2 * sum(SHAPES[shape]) * config.batch_size))  # a trainer's start is shared by all
+    batches = max(1, TOKENS // (2 * sum(SHAPES[shape]) * config.batch_size))  # a trainer's start is shared by all
     pairs = random_pairs(SHAPES[shape], batches * config.batch_size, MODELS[name]["vocab_size"])
     sides: dict[str, Callable[[], float]] = {"ours": lambda: our_steps(name, pairs, config)}
     for peer, precomputed in PEERS.items():
