@@ -75,9 +75,12 @@ def generate(
 def _processes(model: PreTrainedModel, samples: int, rows: int) -> int:
     """One a core on a CPU: threads that share each small operation spend much of their time in waiting for each other.
 
-    A forked process must stay with one thread, since the threads of its parent's OpenMP are not there.
+    A forked process must stay with one thread, since the threads of its parent's OpenMP are not there. One that is
+    forked beside vLLM's or a process group's threads would wait for their locks for ever.
     """
     if model.device.type != "cpu" or sys.platform != "linux" or multiprocessing.current_process().daemon:
+        return 1
+    if "vllm" in sys.modules or torch.distributed.is_initialized():
         return 1
     return max(1, min(torch.get_num_threads(), samples // LEAST_ROWS, rows // LEAST_ROWS))
 
