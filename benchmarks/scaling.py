@@ -4,7 +4,6 @@ Records are synthetic. Each measurement of them is a process of its own: what it
 """
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +19,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.table import Row, less
+from benchmarks.table import Row, less, resident
 from irpo_lib import stages
 from irpo_lib.batches import plan_trees
 from irpo_lib.config import load_config
@@ -139,16 +138,11 @@ def in_a_process(folder: Path, size: Size, *works: Callable[[Path, Size], None])
 
 
 def _measured(folder: Path, size: Size, works: tuple[Callable[[Path, Size], None], ...]) -> tuple[float, float, float]:
-    before, started = _memory("VmRSS"), time.process_time()
+    before, started = resident("VmRSS") / 2**20, time.process_time()
     for work in works:
         work(folder, size)
-    peak = _memory("VmHWM")
+    peak = resident("VmHWM") / 2**20
     return time.process_time() - started, peak, peak - before
-
-
-def _memory(name: str) -> float:
-    found = re.search(name + r":\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf8"))
-    return int(found[1]) / 1024  # type: ignore[index]
 
 
 def measure_paper_size() -> list[Row]:

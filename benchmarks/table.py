@@ -1,6 +1,7 @@
 """One table of all benchmarks: `results.csv`, and `README.md` between its two marks."""
 
 import csv
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -67,6 +68,12 @@ def matmul_peak(size: int = 1024, rounds: int = 9) -> float:
         return time.perf_counter() - started
 
     return 2 * size**3 / min(seconds() for _ in range(rounds)) / 1e9
+
+
+def resident(name: str) -> int:
+    """VmRSS or VmHWM of this process, in bytes."""
+    found = re.search(name + r":\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf8"))
+    return int(found[1]) * 1024  # type: ignore[index]
 
 
 def save(rows: Sequence[Row]) -> None:

@@ -2,7 +2,6 @@
 
 import gc
 import random
-import re
 import statistics
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.table import Row, compared, in_turn, matmul_peak
+from benchmarks.table import Row, compared, in_turn, less, matmul_peak, resident
 from irpo_lib.batches import tree_batch
 from irpo_lib.config import Config, load_config
 from irpo_lib.logprobs import choose_path, reference_logps, response_key
@@ -174,7 +173,7 @@ def memory(name: str, shape: str, micro: int) -> Row:
         found[side] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
     ours, theirs = found.values()
     what = f"{name}, {shape}'s shape, {micro} pairs a micro-batch"
-    return Row("peak memory of a step", what, ours, "reference precomputed", theirs, "MB", theirs / ours, ">= 2")
+    return less("peak memory of a step", what, ours, "reference precomputed", theirs, "MB", ">= 2")
 
 
 def peak(side: str, name: str, shape: str, micro: str) -> float:
@@ -190,12 +189,6 @@ def peak(side: str, name: str, shape: str, micro: str) -> float:
     before = resident("VmRSS")
     run(pairs)
     return (resident("VmHWM") - before) / 1e6
-
-
-def resident(name: str) -> int:
-    """VmRSS or VmHWM of this process, in bytes."""
-    found = re.search(name + r":\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024  # type: ignore[index]
 
 
 def main() -> list[Row]:

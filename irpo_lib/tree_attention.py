@@ -65,9 +65,7 @@ def tree_attention(
         UnsupportedAttention: the model wants dropout, a window or the like.
     """
     flex = isinstance(attention_mask, BlockMask)
-    if not flex and (
-        attention_mask is None or attention_mask.is_floating_point() or attention_mask.dtype == torch.bool
-    ):
+    if not flex and (attention_mask is None or attention_mask.dtype != torch.int64):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
     foreign = [name for name in FOREIGN if others.get(name) is not None] + ["dropout"] * bool(dropout)
     if foreign:
