@@ -15,7 +15,8 @@ BENCHMARKS = {
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
-        rows = BENCHMARKS[name]()
-        for row in rows:
+        rows = []
+        for row in BENCHMARKS[name]():
             print(row, flush=True)
-        save(rows)
+            rows.append(row)
+            save(rows)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -28,11 +28,12 @@ PROMPTS, PROMPTS_LARGER, NEW_LARGER = 10, 2, 32
 THREADS = sorted({1, torch.get_num_threads()})
 
 
-def main() -> list[Row]:
-    rows = [*_mini(), _larger(), _majority()]
+def main() -> Iterator[Row]:
+    yield from _mini()
+    yield _larger()
+    yield _majority()
     if importlib.util.find_spec("vllm") is None:
         print("sampling: vLLM is not installed here, so it was not measured", flush=True)
-    return rows
 
 
 def _mini() -> list[Row]:
@@ -79,7 +80,7 @@ def _majority() -> Row:
     ]  # fmt: skip
     accuracy = majority_accuracy(completions, problems, task).accuracy
     taken = {"ours": [time.perf_counter() - started], "the goal": [30.0]}
-    return compared("sampling", f"maj@32 of 500 problems ({accuracy:.3f})", taken, "the goal", "1")
+    return compared("sampling", f"maj@32 of 500 problems ({accuracy:.3f})", taken, "the goal", ">= 1")
 
 
 # --- one round of each side: seconds for each token that it samples ---

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -191,15 +191,14 @@ def peak(side: str, name: str, shape: str, micro: str) -> float:
     return (resident("VmHWM") - before) / 1e6
 
 
-def main() -> list[Row]:
-    rows: list[Row] = []
+def main() -> Iterator[Row]:
     for name in MODELS:
         for shape, goal in (("MATH", ">= 3"), ("GSM8K", ">= 1.5"), ("ARC", ">= 1"), ("mini", ">= 1"), ("long", ">= 1")):
-            rows += speed(name, shape, 4, goal)
-    rows += speed("mini-llama", "mini", 16, ">= 1") + speed("mini-llama", "GSM8K", 1, ">= 1")
-    rows += [utilisation(name, "GSM8K", 4) for name in MODELS]
-    rows += [memory("32k vocabulary", shape, 4) for shape in ("MATH", "GSM8K")]
-    return rows
+            yield from speed(name, shape, 4, goal)
+    yield from speed("mini-llama", "mini", 16, ">= 1")
+    yield from speed("mini-llama", "GSM8K", 1, ">= 1")
+    yield from (utilisation(name, "GSM8K", 4) for name in MODELS)
+    yield from (memory("32k vocabulary", shape, 4) for shape in ("MATH", "GSM8K"))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
 
         print(dry_run(config, run_dir.resolve()))
         return
-    from irpo_lib.course import run_notebooks
+    from irpo_lib.course.program import run_notebooks
     from irpo_lib.models import check_weights, load_tokenizer
     from irpo_lib.tasks import get_task, read_split
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     check_weights(config.model)
     for split in ("train", "test"):
         read_split(get_task(config.task, config.task_path), split)
-    run_notebooks(args.preset, config.task, run_dir, config.seed, overrides)
+    run_notebooks(args.preset, config.task, run_dir, config.seed, overrides, args.beyond)
 
 
 def reproduce(args: argparse.Namespace) -> None:
@@ -93,6 +93,13 @@ def status(args: argparse.Namespace) -> None:
     print(status_table(Path(args.run_dir)))
 
 
+def report(args: argparse.Namespace) -> None:
+    from irpo_lib.report.page import write_report
+
+    out = Path(args.out) if args.out else None
+    print(write_report(Path(args.run_dir), out, args.problems, args.model, not args.without_models))
+
+
 def table(args: argparse.Namespace) -> None:
     from irpo_lib.figures import write_results
 
@@ -116,6 +123,12 @@ def claims(args: argparse.Namespace) -> None:
     print(text)
     print(write_table(claims_table(verdicts), _out(args) / "claims.csv"))
     print(write_text(text, _out(args) / "claims.md"))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
 
 
 def _runs(args: argparse.Namespace) -> list:
@@ -151,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--task", help="overrides the preset's task")
     p.add_argument("--run-dir", help="default: runs/PRESET-TASK")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
+    p.add_argument("--beyond", action="store_true", help="notebook 08, too: GRPO and others; some minutes more")
     p.add_argument("--dry-run", action="store_true", help="print every command and script, run none")
     p.add_argument("--sbatch", metavar="FILE", help="write one Slurm script for the whole run instead of running it")
     p.set_defaults(command=run)
@@ -166,6 +180,14 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("status", help="what a run has done: stages, counts, times, accuracies")
     p.add_argument("run_dir")
     p.set_defaults(command=status)
+
+    p = commands.add_parser("report", help="a run as one HTML file: accuracies, figures, and a browser of its samples")
+    p.add_argument("run_dir", metavar="RUN")
+    p.add_argument("--out", metavar="FILE", help="default: RUN/results/report.html")
+    p.add_argument("--problems", type=_count, default=60, metavar="N", help="training problems shown (default: 60)")
+    p.add_argument("--model", help="M0, where it is not the model of a preset or of the recorded overrides")
+    p.add_argument("--without-models", action="store_true", help="load no model; tokens of pairs then have no colours")
+    p.set_defaults(command=report)
 
     p = commands.add_parser("reproduce", help="every row of Tables 1-2 and line of Figures 2-4, for several seeds")
     p.add_argument("--preset", default="mini", help="a name in irpo_lib/presets, or a YAML file (default: mini)")

@@ -19,7 +19,7 @@ from irpo_lib.config import derive_seed
 from irpo_lib.decoding import opened
 
 #: Rows that are decoded at once on a CPU; more rows cost memory, fewer cost speed.
-ROWS = 512
+ROWS = 1024
 #: A process of its own is worth its start for so many rows.
 LEAST_ROWS = 64
 
@@ -121,7 +121,7 @@ class _Work(IterableDataset):
             batches: list[_Batch] = []
             while waiting or batches:
                 free = at_once - -(-sum(batch.rows.count for batch in batches) // self.n)
-                if waiting and (free >= at_once / 4 if source.joins else not batches):
+                if waiting and (free >= at_once / 2 if source.joins else not batches):
                     some = [waiting.pop() for _ in range(min(free, len(waiting)))]
                     batches.append(_Batch(self, source, some))
                 sizes = [batch.rows.count for batch in batches]

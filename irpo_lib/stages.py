@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irpo_lib.cluster import run_work
 from irpo_lib.config import Config
@@ -32,6 +32,9 @@ from irpo_lib.store import (
     write_records,
 )
 from irpo_lib.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    from irpo_lib.probe import ProbeItem
 
 #: The part of the config that a reference log-prob depends on: LoRA computes with other weights than full fine-tuning.
 SCORING = ("dtype", "attention", "lora_rank", "lora_quantized")
@@ -136,12 +139,7 @@ def train_stage(
     inputs = _inputs(model, pairs=pairs, reference=reference, probe=probe_from if config.probe_every else None)
 
     def work(folder: Path) -> dict[str, Any]:
-        from irpo_lib.probe import choose_probe
-
-        followed = []
-        if config.probe_every:
-            records = Records(probe_from / "pairs.parquet", PreferencePair)
-            followed = choose_probe(records, gold(), config.probe_pairs, config.seed)
+        followed = followed_pairs(config, probe_from, gold)
         run_work(
             "train", config, folder, pairs=pairs, reference=reference, model=model, iteration=iteration, steps=steps,
             followed=[asdict(item) for item in followed],
@@ -212,6 +210,16 @@ def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Prob
 
 
 # --- how the stages do their work ---
+
+
+def followed_pairs(config: Config, pairs: Path, gold: Callable[[], dict[str, list[int]]]) -> "list[ProbeItem]":
+    """The pairs of a `pairs` stage whose log-probs are looked at while a model trains; none without `probe_every`."""
+    from irpo_lib.probe import choose_probe
+
+    if not config.probe_every:
+        return []
+    records = Records(pairs / "pairs.parquet", PreferencePair)
+    return choose_probe(records, gold(), config.probe_pairs, config.seed)
 
 
 def sample(

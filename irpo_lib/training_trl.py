@@ -5,7 +5,7 @@ micro-batch, Equation 1's the mean over sequences of each one's mean. The two ar
 only there. TRL does not log the two terms apart: `dpo` and `nll` stay empty in the log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,9 @@ def train(
     keep_checkpoints: bool = False,
     followed: Sequence[ProbeItem] = (),
     ranks: Ranks | None = None,
+    losses: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """As `training.train`, with TRL's trainer and TRL's loss, in one process."""
+    """As `training.train`, with TRL's trainer and TRL's loss, in one process; `losses` as in `trl_trainer`."""
     ranks = ranks or Ranks(config.parallel)
     order = training_order(len(pairs), steps * config.batch_size, seed)
     dataset = [pairs[i] for i in order]
@@ -94,7 +95,7 @@ def train(
     model = add_adapters(model, config)
     if last is None and config.reference_model == "previous":
         check_step_zero(model, dataset[: config.micro_batch_size], config)
-    trainer = trl_trainer(model, tokenizer, dataset, config, trainer_settings(config, steps, seed, made))
+    trainer = trl_trainer(model, tokenizer, dataset, config, trainer_settings(config, steps, seed, made), losses)
     trainer.add_callback(Follow(LogProbe(followed, config, folder, ranks), config.probe_every))
     if keep_checkpoints:
         trainer.add_callback(KeepModels(tokenizer, config, folder, ranks))
@@ -122,9 +123,15 @@ class KeepModels(TrainerCallback):
         write_model(model, self.tokenizer, self.folder / f"model-{state.global_step}", *self.rest)
 
 
-def trl_trainer(model: Any, tokenizer: Any, dataset: list[ScoredPair], config: Config, settings: Any) -> DPOTrainer:
-    """Stock `DPOTrainer`; a term of weight 0 is left out, so that alpha=0 is DPO and dpo_weight=0 is SFT."""
-    weights = {"sigmoid": config.dpo_weight, "sft": config.alpha}
+def trl_trainer(
+    model: Any, tokenizer: Any, dataset: list[ScoredPair], config: Config, settings: Any,
+    losses: Mapping[str, float] | None = None,
+) -> DPOTrainer:  # fmt: skip
+    """Stock `DPOTrainer`; a term of weight 0 is left out, so that alpha=0 is DPO and dpo_weight=0 is SFT.
+
+    `losses` (a name that TRL knows → its weight) takes the place of Equation 1's two terms.
+    """
+    weights = losses or {"sigmoid": config.dpo_weight, "sft": config.alpha}
     terms = {name: weight for name, weight in weights.items() if weight}
     arguments = DPOConfig(
         **settings,

@@ -1,11 +1,8 @@
 """The course as a program: papermill executes the notebooks into a run folder."""
 
-import inspect
 import io
 import json
 import os
-import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +10,22 @@ from irpo_lib.errors import UserError
 from irpo_lib.progress import LEFT
 from irpo_lib.store import hash_json, read_json, write_json
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+#: Not of the paper: run only when asked for.
+BEYOND = "08_beyond.ipynb"
 
 
-def run_notebooks(preset: str, task: str, run_dir: Path, seed: int, overrides: dict[str, Any]) -> None:
-    """Executes all notebooks in order; one that was executed with the same source and parameters is skipped.
+def run_notebooks(
+    preset: str, task: str, run_dir: Path, seed: int, overrides: dict[str, Any], beyond: bool = False
+) -> None:
+    """Executes the notebooks in order; one that was executed with the same source and parameters is skipped.
+
+    `beyond` adds the one on what is not in the paper.
 
     Raises:
         UserError: a cell raised; the notebook with the traceback is kept beside the others.
     """
-    sources = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    sources = [n for n in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")) if beyond or n.name != BEYOND]
     if not sources:
         raise UserError(f"{NOTEBOOKS} holds no notebook: install the project from a clone, with `pip install -e .`")
     parameters = {
@@ -38,16 +41,6 @@ def run_notebooks(preset: str, task: str, run_dir: Path, seed: int, overrides: d
         _run_notebook(source, out, parameters)
     print(f"\nThe executed notebooks are in {out}, the results in {run_dir / 'results'}:\n")
     print((run_dir / "results" / "table.md").read_text(encoding="utf8"))
-
-
-def show_source(*functions: Callable, until: str | None = None) -> Any:
-    """The source of functions as a notebook shows it; `until` leaves out what comes from there on."""
-    from IPython.display import Markdown
-
-    source = "\n\n".join(inspect.getsource(f) for f in functions)
-    if until:
-        source = source.partition(until)[0]
-    return Markdown(f"```python\n{textwrap.dedent(source).strip()}\n```")
 
 
 def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:

@@ -1,0 +1,16 @@
+"""The package's own code, as a notebook shows it."""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+
+def show_source(*functions: Callable, until: str | None = None) -> Any:
+    """The source of functions as a notebook shows it; `until` leaves out what comes from there on."""
+    from IPython.display import Markdown
+
+    source = "\n\n".join(inspect.getsource(f) for f in functions)
+    if until:
+        source = source.partition(until)[0]
+    return Markdown(f"```python\n{textwrap.dedent(source).strip()}\n```")

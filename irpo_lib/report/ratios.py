@@ -1,0 +1,95 @@
+"""What an iteration's training did to each token of its pairs: log M_t(token) − log M_{t−1}(token), in nats."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irpo_lib.errors import UserError
+
+#: (prompt ids, response ids)
+Tokens = tuple[list[int], list[int]]
+#: Of a forward pass.
+TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class TokenRatios:
+    """One response: the text of each token, its log-ratio, and the response's log-prob before and after training."""
+
+    texts: list[str]
+    ratios: list[float]
+    before: float
+    after: float
+
+
+def token_ratios(before: str | Path | None, after: Path, dtype: str, sequences: Sequence[Tokens]) -> list[TokenRatios]:
+    """The log-ratios of responses under the model that training started from and the one that it made.
+
+    Args:
+        before: M_{t−1}: a folder of the run, the name of M0 as in a preset, or None where that is not known.
+        after: The folder of M_t.
+        dtype: What the models compute in.
+
+    Raises:
+        UserError: a model is missing, cannot be loaded, or does not fit into memory.
+    """
+    if before is None:
+        raise UserError("the model that training started from is not known: give it with --model")
+    for folder in (before, after):
+        if isinstance(folder, Path) and not folder.is_dir():
+            raise UserError(f"the model's folder {folder} is missing")
+    from irpo_lib.models import load_tokenizer
+
+    tokenizer = load_tokenizer(str(after))
+    old, new = (_logps(name, dtype, sequences) for name in (str(before), str(after)))
+    texts = [token_texts(tokenizer, response) for _, response in sequences]
+    return [
+        TokenRatios(words, [y - x for x, y in zip(a, b, strict=True)], sum(a), sum(b))
+        for words, a, b in zip(texts, old, new, strict=True)
+    ]
+
+
+def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text that each token adds; joined they are the decoded response, special tokens included.
+
+    A character of several byte tokens is the text of its last one; those before it add nothing.
+    """
+    texts: list[str] = []
+    start = given = 0  # ids[start:given] is the text before, as context: some tokenizers drop a text's first space
+    for place in range(len(ids)):
+        known, text = _decode(tokenizer, ids[start:given]), _decode(tokenizer, ids[start : place + 1])
+        if text.endswith("\ufffd") and place + 1 < len(ids):
+            texts.append("")
+            continue
+        texts.append(text[len(known) :])
+        start, given = given, place + 1
+    return texts
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
+
+
+def _logps(name: str, dtype: str, sequences: Sequence[Tokens]) -> list[list[float]]:
+    """The log-prob of each token of each response under a model, which is let go before the next is loaded."""
+    import torch
+
+    from irpo_lib.batches import plan_rows, plan_trees
+    from irpo_lib.logprobs import choose_path, token_logps
+    from irpo_lib.models import load_model
+    from irpo_lib.progress import Progress
+    from irpo_lib.tree_attention import NAME as PREFIX_TREE
+
+    found: dict[int, list[float]] = {}
+    try:
+        model = choose_path(load_model(name, dtype), PREFIX_TREE)
+        plan = plan_trees if model.config._attn_implementation == PREFIX_TREE else plan_rows
+        with torch.no_grad(), Progress(len(sequences), "log-ratios", "responses") as progress:
+            for batch in plan(sequences, TOKENS):
+                values = token_logps(model, [sequences[i] for i in batch])
+                found |= {i: v.tolist() for i, v in zip(batch, values, strict=True)}
+                progress.add(len(batch))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError(f"{name} does not fit into this machine's memory") from error
+    return [found[i] for i in range(len(sequences))]
