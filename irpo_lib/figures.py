@@ -78,7 +78,7 @@ def plot_log_probs(lines: pd.DataFrame, caption: str = "") -> Figure:
         axes = figure.subplots()
         for number, (label, some) in enumerate(lines.groupby("line", sort=False)):
             kind = some.measured_on.iloc[0]
-            color, marker = LOOK[str(label).split()[0]]
+            color, marker = LOOK.get(str(label).split()[0], (PURPLE, "D"))
             if "gold" in lines.measured_on.unique():  # Figure 2b: one model, measured on three
                 color, marker = ((PURPLE, "D"), (GREEN, "^"), (GREEN, "v"))[number]
             axes.plot(some.step, some["mean"], color=color, ls=":" if kind == "rejected" else "-", marker=marker, ms=4,

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,6 +20,8 @@ from irpo_lib.tasks.mini.tokenizer import build_tokenizer
 
 #: Real files that some tests also run against; they are no part of the project.
 REAL_DATA = Path(os.environ.get("IRPO_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+#: Debian's build; Playwright's own is not downloaded.
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -101,3 +104,16 @@ def alone(twenty_steps, scored, tmp_path_factory):
     """The folder and the log of the training in this one process."""
     folder = tmp_path_factory.mktemp("alone")
     return folder, run_training(twenty_steps, scored, folder, keep_checkpoints=True)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Headless Chromium, for tests that look at pages."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here (apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()

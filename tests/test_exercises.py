@@ -100,7 +100,7 @@ def test_check_prints_and_knows_names(capsys):
     def nnl():
         return 0
 
-    with pytest.raises(UserError, match="no exercise is called 'nnl'.*nll"):
+    with pytest.raises(UserError, match=r"no exercise is called 'nnl'.*nll"):
         check(nnl)
 
 

@@ -39,7 +39,6 @@ SMALL = {
     "learning_rate": 1e-3, "warmup_steps": 0,
 }  # fmt: skip
 HOSTILE = "</script><img src=x onerror=window.broken=1><!--<script>window.broken=1</script>"
-CHROMIUM = "/usr/bin/chromium"
 
 
 class Page(HTMLParser):
@@ -391,18 +390,6 @@ def test_texts_of_tokens_keep_their_spaces():
 
 
 # --- in a real browser ---
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"{CHROMIUM} is not there (apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        options = ["--headless", "--no-sandbox", "--disable-gpu"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -89,6 +89,8 @@ def _followed(run: RunFolder) -> dict[str, LogProbFigure]:
 
 def _loss(settings: dict) -> str:
     """The method's name by the weights of Equation 1, as the figures' legends have it."""
+    if "loss" in settings:  # another preference loss than Equation 1's (`beyond`)
+        return str(settings["loss"])
     if settings.get("dpo_weight") == 0:
         return "SFT"
     return "DPO" if settings.get("alpha") == 0 else "DPO+NLL"

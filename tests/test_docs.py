@@ -1,0 +1,71 @@
+"""README and the documents beside the code: commands that exist, links that lead somewhere, a tree that is complete."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from irpo_lib.cli import _parser, main
+from irpo_lib.config import load_config, parse_overrides
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", ROOT / "figures" / "README.md",
+    ROOT / "benchmarks" / "README.md", ROOT / "data" / "README.md", ROOT / "irpo_lib" / "CLUSTER.md",
+    ROOT / "irpo_lib" / "tasks" / "README.md",
+]  # fmt: skip
+
+
+def commands() -> list[str]:
+    """Every `irpo …` line of a code block, and every `irpo …` within a sentence that has an option."""
+    found = []
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf8")
+        blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.S | re.M)
+        found += [line for block in blocks for line in block.splitlines() if line.startswith("irpo ")]
+        found += re.findall(r"`(irpo [a-z]+ --[^`…]*)`", text)
+    return list(dict.fromkeys(found))
+
+
+def arguments(command: str) -> list[str]:
+    return shlex.split(command, comments=True)[1:]
+
+
+def test_there_are_commands():
+    named = {arguments(c)[0] for c in commands()}
+    assert {"run", "plan", "status", "report", "reproduce", "table", "figures", "claims"} <= named
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_documented_command_can_be_given(command, tmp_path, monkeypatch, capsys):
+    """Its options exist and its settings are valid; what only computes or prints is run."""
+    args = _parser().parse_args(arguments(command))
+    if hasattr(args, "preset"):
+        for task in getattr(args, "tasks", None) or [args.task]:
+            load_config(args.preset, task, **parse_overrides(args.set))
+    if args.command.__name__ == "plan" or getattr(args, "dry_run", False) or getattr(args, "sbatch", None):
+        monkeypatch.chdir(tmp_path)
+        assert main(arguments(command)) == 0
+        assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_to_files(path):
+    text = path.read_text(encoding="utf8")
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    missing = [x for x in links if not x.startswith("http") and not (path.parent / x.partition("#")[0]).exists()]
+    assert not missing
+
+
+def test_the_file_tree_names_every_module():
+    tree = re.search(r"## Where things are\n\n```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf8"), re.S)[1]
+    modules = [p.name for p in (ROOT / "irpo_lib").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()]
+    unnamed = [name for name in modules if name not in tree and not name.startswith("__")]
+    assert set(unnamed) <= {"errors.py", "progress.py"}, unnamed
+
+
+def test_the_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf8")
+    for target in re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf8"), re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
