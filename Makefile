@@ -21,8 +21,9 @@ BIN    := $(VENV)/bin
 run: setup
 	$(BIN)/irpo run --preset $(PRESET) --task $(TASK) $(if $(filter vllm,$(ENGINE)),--set engine=vllm)
 
+# Two tests at a time, with a thread each: threads of two processes on two cores would wait for each other.
 test: setup lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-vllm:
 	$(MAKE) ENGINE=vllm test-engine
