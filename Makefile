@@ -23,7 +23,7 @@ run: setup
 
 # Two tests at a time, with a thread each: threads of two processes on two cores would wait for each other.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-vllm:
 	$(MAKE) ENGINE=vllm test-engine
