@@ -14,6 +14,8 @@ from typing import Any
 
 import nbformat
 
+from irpo_lib.progress import LEFT
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 #: A line with one of these tells how long something took.
 OF_THE_MACHINE = re.compile(r"\bs\b|seconds|a second|times as many|first time")
@@ -26,7 +28,7 @@ def lines(cell: Any) -> list[str]:
         data = output.get("data", {})
         text = output.get("text") or data.get("text/markdown") or data.get("text/plain", "")
         found += ["a figure"] if "image/png" in data else text.splitlines()
-    return [line for line in found if not OF_THE_MACHINE.search(line)]
+    return [line for line in found if not OF_THE_MACHINE.search(line) and not line.endswith(LEFT)]
 
 
 def own_cells(notebook: Any) -> list[Any]:
@@ -50,11 +52,32 @@ def compare(kept: Path, made: Path) -> list[str]:
 def write(kept: Path, made: Path) -> None:
     """The run's outputs in place of those in git; nothing of papermill's or of the machine's comes along."""
     notebook = nbformat.read(kept, 4)
+    count = 0
     for cell, executed in zip(notebook.cells, own_cells(nbformat.read(made, 4)), strict=True):
         if cell.cell_type == "code":
-            cell.outputs = [o for o in executed.outputs if o.get("name") != "stderr"]
-            cell.execution_count = executed.execution_count
+            count += 1  # papermill's own cell has a number in the run, and none here
+            cell.execution_count = count
+            cell.outputs = joined(executed.outputs)
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
     nbformat.write(notebook, kept)
+
+
+def joined(outputs: list[Any]) -> list[Any]:
+    """What was printed in several goes is one output; progress and what libraries say on stderr are none."""
+    found: list[Any] = []
+    for output in outputs:
+        if output.output_type == "stream":
+            kept = [x for x in output.text.splitlines(keepends=True) if not x.rstrip().endswith(LEFT)]
+            output.text = "".join(kept)
+            if output.name == "stderr" or not output.text:
+                continue
+        if found and output.output_type == found[-1].output_type == "stream":
+            found[-1].text += output.text
+        else:
+            found.append(output)
+    return found
 
 
 def main() -> int:
