@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def test_the_file_tree_names_every_module():
     modules = [p.name for p in (ROOT / "irpo_lib").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()]
     unnamed = [name for name in modules if name not in tree and not name.startswith("__")]
     assert set(unnamed) <= {"errors.py", "progress.py"}, unnamed
+
+
+def test_every_package_is_installed():
+    packages = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in ROOT.glob("irpo_lib/**/__init__.py")}
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["tool"]["setuptools"]
+    assert set(setup["packages"]) == packages
 
 
 def test_the_make_targets_of_the_readme_exist():
