@@ -106,8 +106,12 @@ def train_arm(main: Experiment, arm: Arm) -> Path:
 
 def evaluate_arm(main: Experiment, arm: Arm) -> Path:
     """Greedy accuracy of the arm's model on the test split."""
-    model = str(train_arm(main, arm) / "model")
-    folder = arm_folder(main, arm.name) / "evaluate"
+    return evaluate_trained(main, train_arm(main, arm))
+
+
+def evaluate_trained(main: Experiment, train: Path) -> Path:
+    """The same of the model of a `train` stage, beside it."""
+    folder, model = train.parent / "evaluate", str(train / "model")
     return stages.evaluate_stage(folder, main.config, model, main.test_problems(), vote=False)
 
 

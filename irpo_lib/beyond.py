@@ -1,10 +1,11 @@
 """Other ways to spend as many samples, for notebook 08: rejection sampling, other preference losses, GRPO.
 
-Each is an arm like those of `arms`: it starts from M_0, stands in `RUN/arms/NAME/`, and is evaluated in the same way.
+Each is an arm like those of `arms`: it starts from M_0, stands in `RUN/arms/NAME/`, and is evaluated in the same way
+(`arms.evaluate_trained`).
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,13 +28,6 @@ from irpo_lib.work import scored_pairs, to_text
 #: A forward pass over a response costs 1, a backward pass 2: a pair's two responses are trained on (3 each), and the
 #: reference has scored both; SFT trains on one response and has no reference.
 PAIR_COST, SFT_COST = 2 * 3 + 2, 3
-
-
-def evaluate(main: Experiment, name: str, train: Callable[[Experiment], Path]) -> Path:
-    """Greedy accuracy on the test split of the model that `train(main)` gives."""
-    model = str(train(main) / "model")
-    folder = arm_folder(main, name) / "evaluate"
-    return stages.evaluate_stage(folder, main.config, model, main.test_problems(), vote=False)
 
 
 # --- rejection-sampling fine-tuning (Yuan et al., 2023) ---
@@ -94,7 +88,7 @@ def preference_loss(main: Experiment, loss: str) -> Path:
 # --- GRPO (Shao et al., 2024) ---
 
 
-def grpo(main: Experiment, learning_rate: float | None = None) -> Path:
+def grpo(main: Experiment) -> Path:
     """M_0 trained by TRL's `GRPOTrainer` on as many samples as iteration 1 draws, each drawn by the newest model.
 
     A step takes `batch_size` problems with N samples each; beside `model`, `log.csv` has the mean reward of each step.
@@ -104,29 +98,27 @@ def grpo(main: Experiment, learning_rate: float | None = None) -> Path:
         UserError: the config asks for more than one process, or there are fewer problems than a batch takes.
     """
     config, problems = _in_one_process(main.config), main.train_problems()
-    rate = learning_rate or config.learning_rate
     if len(problems) < config.batch_size:
         raise UserError(f"GRPO takes batch_size={config.batch_size} problems a step, and there are {len(problems)}")
     settings = config.only("seed", "dtype", "samples", "temperatures", "top_p", "max_new_tokens", "batch_size",
-                           "micro_batch_size", "warmup_steps", "task") | {"learning_rate": rate}  # fmt: skip
+                           "micro_batch_size", "warmup_steps", "task", "learning_rate")  # fmt: skip
     inputs = {"model": model_hash(main.model(0)), "problems": hash_json([asdict(p) for p in problems])}
 
     def work(folder: Path) -> dict[str, Any]:
         from irpo_lib.checkpoints import write_model
         from irpo_lib.parallel import Ranks
 
-        trainer = grpo_trainer(main.model(0), problems, main.task, config, rate, folder)
+        trainer = grpo_trainer(main.model(0), problems, main.task, config, folder)
         trainer.train()
         write_model(trainer.model, trainer.processing_class, folder / "model", config, Ranks(config.parallel))
         log = pd.DataFrame([row for row in trainer.state.log_history if "reward" in row])
         replace_file(folder / "log.csv", partial(log[["step", "reward", "loss", "grad_norm"]].to_csv, index=False))
         return {"steps": len(log), "samples": len(log) * config.batch_size * config.samples}
 
-    name = "grpo" if learning_rate is None else f"grpo-{learning_rate:g}"
-    return run_stage(arm_folder(main, name) / "train", settings, inputs, work)
+    return run_stage(arm_folder(main, "grpo") / "train", settings, inputs, work)
 
 
-def grpo_trainer(model: str, problems: list[Problem], task: Task, config: Config, rate: float, folder: Path) -> Any:
+def grpo_trainer(model: str, problems: list[Problem], task: Task, config: Config, folder: Path) -> Any:
     """`GRPOTrainer` with this project's reward and, for its samples, this project's sampler."""
     from datasets import Dataset
     from transformers import PrinterCallback
@@ -157,7 +149,7 @@ def grpo_trainer(model: str, problems: list[Problem], task: Task, config: Config
     sequences = config.batch_size * config.samples
     arguments = GRPOConfig(
         **trainer_settings(config, steps, config.seed, folder / "unused")
-        | {"save_strategy": "no", "learning_rate": rate, "per_device_train_batch_size": config.micro_batch_size,
+        | {"save_strategy": "no", "per_device_train_batch_size": config.micro_batch_size,
            "gradient_accumulation_steps": sequences // config.micro_batch_size},
         num_generations=config.samples,
         max_completion_length=config.max_new_tokens,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from irpo_lib import beyond
+from irpo_lib.arms import evaluate_trained
 from irpo_lib.config import load_config
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
@@ -72,7 +73,7 @@ def test_grpo_draws_what_an_iteration_draws_and_is_evaluated(main):
     assert all(0 <= r <= 1 and (24 * r) == pytest.approx(round(24 * r), abs=1e-3) for r in rewards)
     new, old = (dict(load_model(m, "float32").named_parameters()) for m in (str(folder / "model"), main.model(0)))
     assert any(not torch.equal(new[name], old[name]) for name in old)
-    summary = read_json(beyond.evaluate(main, "grpo", beyond.grpo) / "summary.json")
+    summary = read_json(evaluate_trained(main, folder) / "summary.json")
     assert summary["greedy"]["problems"] == 4
 
 
@@ -89,9 +90,9 @@ class Short(Task):
 
 def test_grpo_learns_what_it_is_rewarded_for(main, tmp_path):
     task = Short(**vars(main.task))
-    config = replace(main.config, samples=8, batch_size=4, micro_batch_size=4, max_new_tokens=100)
+    config = replace(main.config, samples=8, batch_size=4, micro_batch_size=4, learning_rate=1e-3)
     problems = Experiment(replace(config, train_problems=64), tmp_path).train_problems()
-    trainer = beyond.grpo_trainer(main.model(0), problems, task, config, 1e-3, tmp_path)
+    trainer = beyond.grpo_trainer(main.model(0), problems, task, config, tmp_path)
     trainer.train()
     rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
     assert len(rewards) == 16

@@ -8,9 +8,9 @@ from typing import Any
 
 from irpo_lib.course.check import Exercise
 from irpo_lib.course.exercises import BY_NOTEBOOK
+from irpo_lib.course.program import NOTEBOOKS
 from irpo_lib.store import read_json, replace_file
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TAG, AFTER = "exercise", "## What you have learnt"
 INTRODUCTION = """## Exercises
 
