@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from helpers import wait_until
 
+from irpo_lib.course import program
 from irpo_lib.course.program import BEYOND
+from irpo_lib.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -106,3 +108,31 @@ def test_a_failing_notebook_ends_in_one_sentence(tmp_path):
     assert failed.stderr.startswith("irpo: ")
     assert len(failed.stderr.strip().splitlines()) == 1
     assert "Traceback" not in failed.stderr
+
+
+#: papermill interrupts the kernel as soon as this answer is there; the kernel is often still in its handler.
+SLOW_TO_LEAVE = """
+import time
+kernel = get_ipython().kernel
+answer = kernel.shell_handlers["kernel_info_request"]
+async def slowly(*request):
+    await answer(*request)
+    time.sleep(2)
+kernel.shell_handlers["kernel_info_request"] = slowly
+raise ValueError("this cell fails")
+"""
+
+
+def test_a_kernel_that_is_interrupted_at_its_end_says_nothing(tmp_path, monkeypatch, capfd):
+    parameters = "\n".join(f"{name} = None" for name in ("preset", "task", "run_dir", "seed", "overrides"))
+    cells = [
+        {"cell_type": "code", "metadata": {"tags": tags}, "source": source, "outputs": [], "execution_count": None}
+        for tags, source in ((["parameters"], parameters), ([], SLOW_TO_LEAVE))
+    ]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}
+    (tmp_path / "01_slow.ipynb").write_text(json.dumps(notebook), encoding="utf8")
+    monkeypatch.setattr(program, "NOTEBOOKS", tmp_path)
+    with pytest.raises(UserError, match="this cell fails"):
+        program.run_notebooks("mini", "gsm8k-mini", tmp_path / "run", 0, {})
+    assert capfd.readouterr().err == ""

@@ -60,6 +60,8 @@ def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
         papermill.execute_notebook(
             source, temporary, parameters, kernel_name="python3", progress_bar=False, stdout_file=ProgressLines(),
             cwd=str(Path.cwd()), config=Config(KernelManager={"transport": "ipc"}),
+            # nbclient ends a kernel with an interrupt, of which a kernel that is still busy complains on our stderr.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )  # fmt: skip
     except PapermillExecutionError as error:
         failed = out / f"{source.stem}.failed.ipynb"
