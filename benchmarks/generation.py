@@ -151,14 +151,14 @@ class _Vllm:
 
 
 def _serve() -> None:
-    from irpo_lib import generation_vllm
+    from irpo_lib.engines import vllm
     from irpo_lib.models import end_token_id
 
-    engine, prompts = generation_vllm.load_engine("mini-llama", "float32"), _prompts("gsm8k-mini", PROMPTS)
+    engine, prompts = vllm.load_engine("mini-llama", "float32"), _prompts("gsm8k-mini", PROMPTS)
     end = end_token_id(load_tokenizer("mini-llama"))
     for _ in sys.stdin:
         started = time.perf_counter()
-        found = generation_vllm.generate(engine, prompts, N, 0.8, 1.0, NEW, range(len(prompts)), end)
+        found = vllm.generate(engine, prompts, N, 0.8, 1.0, NEW, range(len(prompts)), end)
         tokens = sum(len(s.token_ids) for _, samples in found for s in samples)
         print("seconds", (time.perf_counter() - started) / tokens, flush=True)
 

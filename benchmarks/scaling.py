@@ -21,9 +21,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.table import Row, less, resident
 from irpo_lib import stages
-from irpo_lib.batches import plan_trees
 from irpo_lib.config import load_config
-from irpo_lib.figures import BLUE, GREEN, ORANGE, PURPLE, STYLE, save_figure
+from irpo_lib.fast.batches import plan_trees
 from irpo_lib.generation import generate
 from irpo_lib.logprobs import DistinctResponses
 from irpo_lib.models import load_model
@@ -31,8 +30,9 @@ from irpo_lib.pairs import build_pairs
 from irpo_lib.parallel import Ranks
 from irpo_lib.parquet import Records
 from irpo_lib.records import Completion, PreferencePair, Problem
+from irpo_lib.results.figures import BLUE, GREEN, ORANGE, PURPLE, STYLE, save_figure
+from irpo_lib.results.tables import write_table
 from irpo_lib.store import read_records, run_stage, write_json, write_records
-from irpo_lib.tables import write_table
 from irpo_lib.training import Loop, ScoredPair, prepared, training_order
 from irpo_lib.weights import load_for_training
 from irpo_lib.work import scored_pairs

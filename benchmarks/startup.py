@@ -13,9 +13,9 @@ import pandas as pd
 
 import irpo_lib
 from benchmarks.table import Row, less
-from irpo_lib.figures import LOG_PROB_FIGURES
 from irpo_lib.probe import with_parts
-from irpo_lib.results import Run
+from irpo_lib.results.figures import LOG_PROB_FIGURES
+from irpo_lib.results.runs import Run
 from irpo_lib.store import MANIFEST, write_json
 
 ROUNDS, SEEDS = 7, 3

@@ -15,8 +15,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.table import Row, compared, in_turn, less, matmul_peak, resident
-from irpo_lib.batches import tree_batch
 from irpo_lib.config import Config, load_config
+from irpo_lib.fast.batches import tree_batch
 from irpo_lib.logprobs import choose_path, reference_logps, response_key
 from irpo_lib.parallel import Ranks
 from irpo_lib.records import PreferencePair
@@ -89,8 +89,8 @@ def trl_steps(name: str, pairs: list[ScoredPair], config: Config, precomputed: b
     from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
+    from irpo_lib.engines.trl import columns, trainer_settings
     from irpo_lib.models import load_tokenizer
-    from irpo_lib.training_trl import columns, trainer_settings
 
     class OnTokens(DPOTrainer):
         def _prepare_dataset(self, dataset, *args):

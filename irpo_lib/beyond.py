@@ -74,7 +74,7 @@ def preference_loss(main: Experiment, loss: str) -> Path:
     inputs = {"model": model_hash(main.model(0)), "pairs": stage_hash(pairs), "reference": stage_hash(reference)}
 
     def work(folder: Path) -> dict[str, Any]:
-        from irpo_lib.training_trl import train
+        from irpo_lib.engines.trl import train
 
         model, tokenizer = load_model(main.model(0), config.dtype), load_tokenizer(main.model(0))
         scored, seed = scored_pairs(pairs, reference), derive_seed(config.seed, "train", 1)
@@ -124,10 +124,10 @@ def grpo_trainer(model: str, problems: list[Problem], task: Task, config: Config
     from transformers import PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
 
+    from irpo_lib.engines.trl import Follow, trainer_settings
     from irpo_lib.generation import generate
     from irpo_lib.parallel import Ranks
     from irpo_lib.probe import LogProbe
-    from irpo_lib.training_trl import Follow, trainer_settings
 
     tokenizer, by_id = load_tokenizer(model), {p.id: p for p in problems}
     end, steps = end_token_id(tokenizer), len(problems) // config.batch_size

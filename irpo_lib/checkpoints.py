@@ -20,11 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from irpo_lib.config import Config
 from irpo_lib.errors import UserError
 from irpo_lib.parallel import Ranks, wait_for_all
-from irpo_lib.store import read_json, remove, write_json
+from irpo_lib.store import COMPLETE, read_json, remove, write_json
 from irpo_lib.weights import merged_copy
 
-#: The training's log, written last: a checkpoint without it was cut off while it was being written.
-COMPLETE = "log.json"
 #: The largest file of a model that is written in parts, in bytes.
 FILE_SIZE = 5 * 10**9
 

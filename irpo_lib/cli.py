@@ -37,14 +37,14 @@ def run(args: argparse.Namespace) -> None:
     config = load_config(args.preset, args.task, **overrides)  # before the imports that take seconds
     run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{Path(config.task).stem}")
     if args.sbatch:
-        from irpo_lib.slurm import whole_script
+        from irpo_lib.cluster.slurm import whole_script
 
         rest = [a for a in args.argv if a not in ("--sbatch", args.sbatch)]
         Path(args.sbatch).write_text(whole_script(config, rest), encoding="utf8")
         print(f"wrote {args.sbatch}: hand it in with `sbatch {args.sbatch}`; handed in again, it goes on")
         return
     if args.dry_run:
-        from irpo_lib.dry_run import dry_run
+        from irpo_lib.cluster.dry_run import dry_run
 
         print(dry_run(config, run_dir.resolve()))
         return
@@ -66,7 +66,7 @@ def reproduce(args: argparse.Namespace) -> None:
     overrides = parse_overrides(args.set)
     for task in args.tasks:
         load_config(args.preset, task, **overrides)
-    from irpo_lib.reproduce import reproduce as run_grid
+    from irpo_lib.results.reproduce import reproduce as run_grid
 
     run_grid(args.preset, args.tasks, range(args.seeds), Path(args.out), overrides)
     results = argparse.Namespace(runs=[args.out], out=None)
@@ -75,10 +75,10 @@ def reproduce(args: argparse.Namespace) -> None:
 
 
 def plan(args: argparse.Namespace) -> None:
+    from irpo_lib.cluster.hours import hours_table
+    from irpo_lib.cluster.plan import GPUS, plan_table
     from irpo_lib.config import load_config, parse_overrides
     from irpo_lib.errors import nearest
-    from irpo_lib.hours import hours_table
-    from irpo_lib.plan import GPUS, plan_table
 
     if args.gpus not in GPUS:
         raise UserError(f"unknown GPU '{args.gpus}'" + nearest(args.gpus, GPUS))
@@ -88,7 +88,7 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def status(args: argparse.Namespace) -> None:
-    from irpo_lib.tables import status_table
+    from irpo_lib.results.tables import status_table
 
     print(status_table(Path(args.run_dir)))
 
@@ -97,26 +97,26 @@ def report(args: argparse.Namespace) -> None:
     from irpo_lib.report.page import write_report
 
     out = Path(args.out) if args.out else None
-    print(write_report(Path(args.run_dir), out, args.problems, args.model, not args.without_models))
+    print(write_report(Path(args.run_dir), out, args.problems, not args.without_models))
 
 
 def table(args: argparse.Namespace) -> None:
-    from irpo_lib.figures import write_results
+    from irpo_lib.results.figures import write_results
 
     print("\n".join(map(str, write_results(_runs(args), _out(args)))))
 
 
 def figures(args: argparse.Namespace) -> None:
-    from irpo_lib.figures import write_figures
+    from irpo_lib.results.figures import write_figures
 
     paths, missing = write_figures(_runs(args), _out(args))
     print("\n".join([*missing, *map(str, paths)]))
 
 
 def claims(args: argparse.Namespace) -> None:
-    from irpo_lib.claims import judge_all
-    from irpo_lib.paper_claims import CLAIMS
-    from irpo_lib.tables import claims_markdown, claims_table, write_table, write_text
+    from irpo_lib.results.claims import judge_all
+    from irpo_lib.results.paper_claims import CLAIMS
+    from irpo_lib.results.tables import claims_markdown, claims_table, write_table, write_text
 
     verdicts = judge_all(_runs(args), CLAIMS)
     text = claims_markdown(verdicts)
@@ -132,7 +132,7 @@ def _count(text: str) -> int:
 
 
 def _runs(args: argparse.Namespace) -> list:
-    from irpo_lib.results import find_runs
+    from irpo_lib.results.runs import find_runs
 
     return find_runs(map(Path, args.runs))
 
@@ -155,15 +155,19 @@ def make_seed_model(args: argparse.Namespace) -> None:
     print(f"the seed model is in {args.out}")
 
 
+def _add_settings(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--preset", default="mini", help="a name in irpo_lib/presets, or a YAML file (default: mini)")
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="irpo", description="Iterative Reasoning Preference Optimization")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     p = commands.add_parser("run", help="execute the notebooks into a run folder; goes on where it stopped")
-    p.add_argument("--preset", default="mini", help="a name in irpo_lib/presets, or a YAML file (default: mini)")
+    _add_settings(p)
     p.add_argument("--task", help="overrides the preset's task")
     p.add_argument("--run-dir", help="default: runs/PRESET-TASK")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
     p.add_argument("--beyond", action="store_true", help="notebook 08, too: GRPO and others; some minutes more")
     p.add_argument("--dry-run", action="store_true", help="print every command and script, run none")
     p.add_argument("--sbatch", metavar="FILE", help="write one Slurm script for the whole run instead of running it")
@@ -172,9 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("plan", help="the memory, hours and cost of a preset, computed")
     p.add_argument("--gpus", default="A100-80GB", metavar="KIND", help="as in A100-80GB (default), H100-80GB, L4-24GB")
     p.add_argument("--price", type=float, default=2.0, help="dollars for a GPU and hour (default: 2)")
-    p.add_argument("--preset", default="mini", help="a name in irpo_lib/presets, or a YAML file (default: mini)")
+    _add_settings(p)
     p.add_argument("--task", help="overrides the preset's task")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
     p.set_defaults(command=plan)
 
     p = commands.add_parser("status", help="what a run has done: stages, counts, times, accuracies")
@@ -185,16 +188,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("run_dir", metavar="RUN")
     p.add_argument("--out", metavar="FILE", help="default: RUN/results/report.html")
     p.add_argument("--problems", type=_count, default=60, metavar="N", help="training problems shown (default: 60)")
-    p.add_argument("--model", help="M0, where it is not the model of a preset or of the recorded overrides")
     p.add_argument("--without-models", action="store_true", help="load no model; tokens of pairs then have no colours")
     p.set_defaults(command=report)
 
     p = commands.add_parser("reproduce", help="every row of Tables 1-2 and line of Figures 2-4, for several seeds")
-    p.add_argument("--preset", default="mini", help="a name in irpo_lib/presets, or a YAML file (default: mini)")
+    _add_settings(p)
     p.add_argument("--tasks", nargs="+", default=["gsm8k-mini", "arc-mini", "math-mini"], metavar="TASK")
     p.add_argument("--seeds", type=int, default=3, help="how many: seeds 0, 1, … (default: 3)")
     p.add_argument("--out", default="runs/reproduce", help="default: runs/reproduce")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the preset")
     p.set_defaults(command=reproduce)
 
     for name, command, what in (

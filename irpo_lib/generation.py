@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import PreTrainedModel
 
 from irpo_lib.config import derive_seed
-from irpo_lib.decoding import opened
+from irpo_lib.fast.decoding import opened
 
 #: Rows that are decoded at once on a CPU; more rows cost memory, fewer cost speed.
 ROWS = 1024
@@ -86,7 +86,7 @@ def _processes(model: PreTrainedModel, samples: int, rows: int) -> int:
 
 
 def _begin_process(number: int) -> None:
-    from irpo_lib.cluster import die_with_parent
+    from irpo_lib.cluster.launch import die_with_parent
 
     die_with_parent(signal.SIGKILL)
 

@@ -8,14 +8,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from irpo_lib.batches import Batch, Tokens, plan_rows, plan_trees, row_batch, tree_batch
-from irpo_lib.chunked_logps import can_be_replaced, logps_instead_of_logits
+from irpo_lib.fast.batches import Batch, Tokens, plan_rows, plan_trees, row_batch, tree_batch
+from irpo_lib.fast.chunked_logps import can_be_replaced, logps_instead_of_logits
+from irpo_lib.fast.tree_attention import NAME as PREFIX_TREE
+from irpo_lib.fast.tree_attention import UnsupportedAttention
 from irpo_lib.parallel import Ranks, gather_dicts, let_go
 from irpo_lib.progress import Progress
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import hash_json
-from irpo_lib.tree_attention import NAME as PREFIX_TREE
-from irpo_lib.tree_attention import UnsupportedAttention
 
 log = logging.getLogger(__name__)
 #: How far two ways to compute a log-prob of a few tokens may be apart, in nats.
@@ -97,16 +97,23 @@ def _why_no_tree(model: PreTrainedModel, sequences: Sequence[Tokens]) -> str:
 
 
 @torch.no_grad()
-def score(
+def score_tokens(
     model: PreTrainedModel, sequences: Sequence[Tokens], tokens_per_batch: int = 8192, ranks: Ranks | None = None
-) -> Iterator[tuple[int, float]]:
-    """Yields (index, log M(c, y | x)) for many sequences; of several data ranks, each for its share of the batches."""
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yields (index, `token_logps`) for many sequences; of several data ranks, each for its share of the batches."""
     batches = (plan_trees if _as_tree(model) else plan_rows)(sequences, tokens_per_batch)
     if ranks is not None and batches:  # a sharded model needs all of its ranks for every batch
         batches = list(ranks.share(batches + batches[:1] * (-len(batches) % ranks.data_ranks)))
     for batch in batches:
-        logps = sequence_logps(model, [sequences[i] for i in batch])
-        yield from zip(batch, logps.tolist(), strict=True)
+        yield from zip(batch, token_logps(model, [sequences[i] for i in batch]), strict=True)
+
+
+def score(
+    model: PreTrainedModel, sequences: Sequence[Tokens], tokens_per_batch: int = 8192, ranks: Ranks | None = None
+) -> Iterator[tuple[int, float]]:
+    """Yields (index, log M(c, y | x)) for many sequences, as `score_tokens` does for their tokens."""
+    for index, logps in score_tokens(model, sequences, tokens_per_batch, ranks):
+        yield index, logps.sum().item()
 
 
 def score_together(

@@ -4,7 +4,7 @@ On disk and in Arrow's tables a token id is 4 bytes, in a Python list about ten 
 they are needed, and are not kept.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from itertools import chain, islice
@@ -50,6 +50,34 @@ def count(path: Path) -> int:
 
     with damage_named(path):
         return read_metadata(path).num_rows
+
+
+def of_problems(path: Path, kind: type[R], ids: Collection[str]) -> list[R]:
+    """The records of some problems; the others are left out before they become Python objects."""
+    from pyarrow.parquet import read_table
+
+    if not count(path):  # then it has no columns
+        return []
+    with damage_named(path):
+        table = read_table(path, filters=[("problem_id", "in", sorted(ids))])
+    return list(_records(table, kind))
+
+
+def column(path: Path, name: str) -> list[Any]:
+    """One field of all records of a file."""
+    from pyarrow.parquet import read_table
+
+    with damage_named(path):
+        return read_table(path, columns=[name]).column(name).to_pylist()
+
+
+def lengths(path: Path, name: str) -> list[int]:
+    """How long a field of all records is, which holds lists."""
+    from pyarrow.compute import list_value_length
+    from pyarrow.parquet import read_table
+
+    with damage_named(path):
+        return list_value_length(read_table(path, columns=[name]).column(name)).to_pylist()
 
 
 class Records(Sequence[R], Generic[R]):

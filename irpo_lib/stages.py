@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irpo_lib.cluster import run_work
+from irpo_lib.cluster.launch import run_work
 from irpo_lib.config import Config
 from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, majority_answers, sampled_accuracy
 from irpo_lib.pairs import gold_pairs, kept_pairs

@@ -24,8 +24,12 @@ from irpo_lib import parquet
 from irpo_lib.errors import UserError
 
 MANIFEST = "stage.json"
-#: What a stage under way has beside its output: its settings, and a lock.
-WORKING = ("begun.json", ".lock", ".work.lock", "job.json", "counts.json")
+#: Of a stage under way: its settings and inputs, and locks of the process that asks for it and of the one that works.
+BEGUN, LOCK, WORK_LOCK = "begun.json", ".lock", ".work.lock"
+#: What a stage under way has beside its output.
+WORKING = (BEGUN, LOCK, WORK_LOCK, "job.json", "counts.json")
+#: Of a training's checkpoint: its log, written last; a checkpoint without it was cut off while it was being written.
+COMPLETE = "log.json"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
 R = TypeVar("R")
 
@@ -56,7 +60,7 @@ def run_stage(
             _check_same(folder, read_json(folder / MANIFEST), wanted)
             remove(partial)
             return folder
-        begun = partial / WORKING[0]
+        begun = partial / BEGUN
         if begun.is_file():
             _check_same(partial, read_json(begun), wanted)
         else:
@@ -181,12 +185,12 @@ def sole_writer(folder: Path, wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    with _locked(folder, ".work.lock"):
+    with _locked(folder, WORK_LOCK):
         yield
 
 
 @contextmanager
-def _locked(folder: Path, name: str = WORKING[1]) -> Iterator[None]:
+def _locked(folder: Path, name: str = LOCK) -> Iterator[None]:
     """Keeps a second process out; the lock ends with the process, however it ends."""
     path = folder / name
     try:

@@ -14,10 +14,10 @@ import torch
 from transformers import PreTrainedModel
 
 from irpo_lib.config import Config
+from irpo_lib.fast.tree_attention import NAME as PREFIX_TREE
 from irpo_lib.logprobs import choose_path
 from irpo_lib.models import load_model
 from irpo_lib.parallel import distributed_config
-from irpo_lib.tree_attention import NAME as PREFIX_TREE
 
 
 def load_for_training(name: str, config: Config) -> PreTrainedModel:

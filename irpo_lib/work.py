@@ -1,7 +1,7 @@
 """The long work of the stages, which may run in processes of its own: sampling, reference log-probs, training.
 
 Each function takes plain values and folders, so that a job file can hold them: `python -m irpo_lib.work JOB.json` does
-in a new process, or in each of many, what a call does in this one. Which of the two it is, `cluster` decides.
+in a new process, or in each of many, what a call does in this one. Which of the two it is, `cluster.launch` decides.
 """
 
 import json
@@ -83,15 +83,15 @@ def _sampler(config: Config, model: str, tokenizer: Any) -> Any:
 
         return draw
     if config.engine == "vllm":
-        from irpo_lib import generation_vllm
+        from irpo_lib.engines import vllm
 
-        draw_from: Any = generation_vllm.generate
-        source: Any = generation_vllm.load_engine(model, config.dtype, config.generation_tp)
+        draw_from: Any = vllm.generate
+        source: Any = vllm.load_engine(model, config.dtype, config.generation_tp)
     else:
-        from irpo_lib import generation_server
+        from irpo_lib.engines import server
 
-        draw_from = generation_server.generate
-        source = (config.server, generation_server.check_server(str(config.server), model))
+        draw_from = server.generate
+        source = (config.server, server.check_server(str(config.server), model))
 
     def draw_with_seeds(prompts, n, temperature, what, shard, problems) -> Iterator:
         """Each problem has a seed of its own, so that the size of shards does not change what is sampled."""
@@ -158,7 +158,7 @@ def train(
     from irpo_lib.weights import load_for_training
 
     ranks = join(config)
-    engine = import_module({"irpo": "irpo_lib.training", "trl": "irpo_lib.training_trl"}[config.training_engine])
+    engine = import_module({"irpo": "irpo_lib.training", "trl": "irpo_lib.engines.trl"}[config.training_engine])
     with sole_writer(folder, ranks.is_main), quiet(not ranks.is_main):
         loaded = load_for_training(model, config)
         check_layout(loaded, ranks)
@@ -183,7 +183,7 @@ def write_job(path: Path, work: str, config: Config, arguments: dict[str, Any]) 
 
 def main(argv: Sequence[str]) -> int:
     """`python -m irpo_lib.work JOB.json [PART OF]`; one sentence on stderr for what a user can put right."""
-    from irpo_lib.cluster import die_with_parent
+    from irpo_lib.cluster.launch import die_with_parent
     from irpo_lib.config import config_from
     from irpo_lib.parallel import leave
 

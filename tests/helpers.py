@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from irpo_lib import cluster
+from irpo_lib.cluster import launch
 from irpo_lib.config import Config
 from irpo_lib.logprobs import score
 from irpo_lib.records import PreferencePair
@@ -68,7 +68,7 @@ def kill_stage(stage: str, config: Config, run_dir: Path, reached: Callable[[], 
 def run_training(config, scored, folder: Path, **options) -> list[dict[str, float]]:
     folder.mkdir(parents=True, exist_ok=True)
     pairs, reference = scored
-    cluster.run_work("train", config, folder, pairs=pairs, reference=reference, model=config.model, iteration=1,
+    launch.run_work("train", config, folder, pairs=pairs, reference=reference, model=config.model, iteration=1,
                      steps=config.max_steps, **options)  # fmt: skip
     return read_log(folder / "log.csv")
 
@@ -98,11 +98,11 @@ def ranks_of(folder: Path) -> list[int]:
 START = """
 import json, sys
 from pathlib import Path
-from irpo_lib import cluster
+from irpo_lib.cluster import launch
 from irpo_lib.config import config_from
 config, folder, pairs, reference, steps = sys.argv[1:]
 config = config_from(json.loads(config))
-cluster.run_work("train", config, Path(folder), pairs=Path(pairs), reference=Path(reference), model=config.model,
+launch.run_work("train", config, Path(folder), pairs=Path(pairs), reference=Path(reference), model=config.model,
                  iteration=1, steps=int(steps))
 """
 

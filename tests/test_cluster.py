@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import START, assert_same, ranks_of, run_training, start_training, wait_until
 
-from irpo_lib import cluster, slurm
+from irpo_lib.cluster import launch, slurm
 from irpo_lib.config import load_config
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
@@ -86,8 +86,8 @@ def test_setup_lines_stand_before_the_command(big, tmp_path):
 
 def test_within_a_job_stages_are_its_steps(big, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert cluster.command("train", big, tmp_path / "job.json")[0] == "srun"
-    assert list(cluster.files("train", big, tmp_path / "job.json")) == [tmp_path / "task.sh"]
+    assert launch.command("train", big, tmp_path / "job.json")[0] == "srun"
+    assert list(launch.files("train", big, tmp_path / "job.json")) == [tmp_path / "task.sh"]
 
 
 # --- a real one ---
@@ -159,7 +159,7 @@ def test_a_job_is_cancelled_when_its_notebook_dies_while_it_is_handed_in(two_nod
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     script = tmp_path / "job.sbatch"
     script.write_text(f"#!/bin/bash\n#SBATCH --output={tmp_path}/slurm-%j.log\nsleep 300\n")
-    command = [sys.executable, "-m", "irpo_lib.slurm", script]
+    command = [sys.executable, "-m", "irpo_lib.cluster.slurm", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waits:
         wait_until((tmp_path / "sbatch-ran").is_file, waits)
         waits.stdout.close()

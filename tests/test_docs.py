@@ -13,7 +13,7 @@ from irpo_lib.config import load_config, parse_overrides
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", ROOT / "figures" / "README.md",
-    ROOT / "benchmarks" / "README.md", ROOT / "data" / "README.md", ROOT / "irpo_lib" / "CLUSTER.md",
+    ROOT / "benchmarks" / "README.md", ROOT / "data" / "README.md", ROOT / "irpo_lib" / "cluster" / "README.md",
     ROOT / "irpo_lib" / "tasks" / "README.md",
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ import transformers
 from architectures import write_model
 from transformers import AutoModelForCausalLM
 
-from irpo_lib.decoding import Copied, opened
+from irpo_lib.fast.decoding import Copied, opened
 from irpo_lib.generation import generate
 from irpo_lib.models import encode_prompt, load_model
 from irpo_lib.tasks.mini.corpus import corpus
@@ -263,7 +263,7 @@ def test_any_architecture_is_sampled_from_rightly(name, settings, says, caplog):
     model = AutoModelForCausalLM.from_config(getattr(transformers, f"{name}Config")(**wanted)).eval()
     prompts = of_one_prefix(6, 40)
     expected = [[greedy_by_transformers(model, p, 30)] for p in prompts]
-    with caplog.at_level(logging.INFO, "irpo_lib.decoding"):
+    with caplog.at_level(logging.INFO, "irpo_lib.fast.decoding"):
         assert ids(run(model, prompts, temperature=0, max_new_tokens=30, rows=4)) == expected
         with opened(model, prompts, 30):
             pass

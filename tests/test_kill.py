@@ -14,6 +14,7 @@ from helpers import kill_stage
 
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
+from irpo_lib.results.tables import status_table
 from irpo_lib.store import read_json, run_stage, stage_hash, write_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,6 +60,7 @@ def test_a_killed_generation_goes_on_and_gives_the_same(small_config, tmp_path):
 
     kill_stage("generate", config, killed.run_dir, lambda: any(partial.glob("shard-*.parquet")))
     done = {p.name: p.stat().st_mtime_ns for p in partial.glob("shard-*.parquet")}
+    assert f"kept: {len(done)} shard" in status_table(killed.run_dir)
     assert 1 <= len(done) < 50
     assert stage_files(killed.run_dir) == set()
 

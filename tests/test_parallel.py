@@ -16,7 +16,8 @@ from helpers import assert_same, ranks_of, run_training, start_training, wait_un
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from irpo_lib import cluster, work
+from irpo_lib import work
+from irpo_lib.cluster import launch
 from irpo_lib.errors import UserError
 from irpo_lib.layout import Parallel
 from irpo_lib.models import load_tokenizer
@@ -69,7 +70,7 @@ def test_a_model_whose_head_is_its_embedding_trains_alike(twenty_steps, scored, 
     config = replace(twenty_steps, model=str(tmp_path / "tied"))
     reference = tmp_path / "reference"
     reference.mkdir()
-    cluster.run_work("reference", config, reference, pairs=scored[0], model=config.model)
+    launch.run_work("reference", config, reference, pairs=scored[0], model=config.model)
     here = run_training(config, (scored[0], reference), tmp_path / "here")
     there = run_training(replace(config, parallel=layout), (scored[0], reference), tmp_path / "there")
     assert_same(there, here)
@@ -87,7 +88,7 @@ def test_micro_batches_in_two_processes_change_nothing(config, scored, alone, tm
 def test_the_model_of_a_cut_up_training_loads_as_any_other(config, scored, alone, tmp_path):
     config = replace(config, parallel=Parallel(tp=2, fsdp=2), dtype="bfloat16")
     (tmp_path / "reference").mkdir()
-    cluster.run_work("reference", config, tmp_path / "reference", pairs=scored[0], model=config.model)
+    launch.run_work("reference", config, tmp_path / "reference", pairs=scored[0], model=config.model)
     run_training(config, (scored[0], tmp_path / "reference"), tmp_path / "train")
     folder = tmp_path / "train" / "model"
     assert {t.dtype for t in weights(tmp_path / "train").values()} == {torch.bfloat16}
@@ -105,7 +106,7 @@ def test_the_model_of_a_cut_up_training_loads_as_any_other(config, scored, alone
 @pytest.mark.parametrize("layout", [Parallel(fsdp=2), Parallel(tp=2, fsdp=2)], ids=str)
 def test_reference_log_probs_are_the_same_in_every_layout(config, scored, tmp_path, layout):
     config = replace(config, parallel=layout)
-    cluster.run_work("reference", config, tmp_path, pairs=scored[0], model=config.model)
+    launch.run_work("reference", config, tmp_path, pairs=scored[0], model=config.model)
     found, expected = read_json(tmp_path / "logps.json"), read_json(scored[1] / "logps.json")
     assert list(found) == list(expected)
     assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-4)
@@ -178,7 +179,7 @@ def test_a_wrong_number_of_processes_is_refused(config, scored, tmp_path):
     job = tmp_path / "job.json"
     arguments = {"folder": tmp_path, "pairs": scored[0], "model": config.model}
     work.write_job(job, "reference", config, arguments)
-    two = [*cluster.torchrun(2), "--standalone", "-m", "irpo_lib.work", str(job)]
+    two = [*launch.torchrun(2), "--standalone", "-m", "irpo_lib.work", str(job)]
     for command, started in ((two, 2), ([sys.executable, "-m", "irpo_lib.work", str(job)], 1)):
         said = subprocess.run(command, capture_output=True, text=True).stderr
         assert f"needs 4 processes, but {started} were started" in said
@@ -195,7 +196,7 @@ def test_two_agents_find_each_other(config, scored, alone, tmp_path):
     for node in range(2):
         rendezvous = ["--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=1", "--rdzv-endpoint=127.0.0.1:29417",
                       f"--rdzv-conf=is_host={'true' if node == 0 else 'false'}"]  # fmt: skip
-        command = [*cluster.torchrun(1), *rendezvous, "-m", "irpo_lib.work", str(job)]
+        command = [*launch.torchrun(1), *rendezvous, "-m", "irpo_lib.work", str(job)]
         agents.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
     assert [a.wait(timeout=120) for a in agents] == [0, 0]
     assert_same(read_log(tmp_path / "log.csv"), alone[1])

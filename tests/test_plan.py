@@ -12,15 +12,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from irpo_lib.architecture import KNOWN, Architecture, architecture
 from irpo_lib.cli import main
-from irpo_lib.cluster import torchrun
+from irpo_lib.cluster.architecture import KNOWN, Architecture, architecture
+from irpo_lib.cluster.hours import hours
+from irpo_lib.cluster.launch import torchrun
+from irpo_lib.cluster.plan import GIB, GPUS, needed, plan, plan_table, training_sizes
 from irpo_lib.config import DATA, load_config
 from irpo_lib.errors import UserError
-from irpo_lib.hours import hours
 from irpo_lib.layout import Parallel
 from irpo_lib.models import load_model
-from irpo_lib.plan import GIB, GPUS, needed, plan, plan_table, training_sizes
 
 SHAPES = {
     "Qwen/Qwen2.5-0.5B-Instruct": Qwen2Config(

@@ -11,13 +11,13 @@ from architectures import write_model
 from helpers import random_pairs, with_reference
 from torch.nn.functional import scaled_dot_product_attention
 
-from irpo_lib import chunked_logps
-from irpo_lib.batches import plan_trees, tree_batch
-from irpo_lib.chunked_logps import ChunkedLogps
+from irpo_lib.fast import chunked_logps
+from irpo_lib.fast.batches import plan_trees, tree_batch
+from irpo_lib.fast.chunked_logps import ChunkedLogps
+from irpo_lib.fast.prefix_tree import build_tree
+from irpo_lib.fast.tree_attention import block_mask, tree_attention, tree_mask
 from irpo_lib.logprobs import choose_path, sequence_logps
 from irpo_lib.models import load_model
-from irpo_lib.prefix_tree import build_tree
-from irpo_lib.tree_attention import block_mask, tree_attention, tree_mask
 from irpo_lib.weights import load_for_training
 
 CPU = torch.device("cpu")

@@ -297,17 +297,12 @@ def test_without_a_trained_model_there_are_no_colours(run, tmp_path):
     assert second["why"].endswith("iteration-2/train/model is missing")
 
 
-def test_a_seed_model_of_no_preset_is_asked_for(small_config, run, tmp_path, capsys):
+def test_a_seed_model_of_no_preset_is_said_to_be_unknown(small_config, tmp_path):
     experiment = Experiment(small_config, tmp_path / "tiny")
     experiment.train(1)
     page = Page(write_report(experiment.run_dir))
-    assert "give it with --model" in page.data["iterations"][0]["why"]
-    page = Page(write_report(experiment.run_dir, model=small_config.model))
-    assert page.data["iterations"][0]["why"] == ""
-    assert any("ratios" in r for p in page.data["problems"] for r in p["iterations"]["1"]["responses"])
-    assert f"model={small_config.model}" in page.text
-    assert main(["report", str(run), "--model", small_config.model]) == 1
-    assert "is not the model that" in capsys.readouterr().err
+    assert "is that of no preset" in page.data["iterations"][0]["why"]
+    assert "model=FOLDER" in page.text
 
 
 def test_problems_that_have_changed_are_not_shown(run, tmp_path):

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from conftest import REAL_DATA
 
-from irpo_lib.claims import Claim, judge, judge_all
-from irpo_lib.effects import effect
 from irpo_lib.errors import UserError
-from irpo_lib.figures import LOG_PROB_FIGURES, log_prob_lines, write_figures, write_results
-from irpo_lib.paper_claims import CLAIMS
 from irpo_lib.probe import with_parts
-from irpo_lib.results import Run, find_runs
-from irpo_lib.tables import claims_markdown, claims_table, table_rows, tuning_rows
+from irpo_lib.results.claims import Claim, judge, judge_all
+from irpo_lib.results.effects import effect
+from irpo_lib.results.figures import LOG_PROB_FIGURES, log_prob_lines, write_figures, write_results
+from irpo_lib.results.paper_claims import CLAIMS
+from irpo_lib.results.runs import Run, find_runs
+from irpo_lib.results.tables import claims_markdown, claims_table, table_rows, tuning_rows
 
 PROBLEMS = 400
 
@@ -205,7 +205,7 @@ def test_the_table_has_ours_beside_the_papers(runs):
 
 def test_every_row_of_the_papers_tables_has_one_here():
     from irpo_lib.config import DATA
-    from irpo_lib.tables import ARM_ROWS
+    from irpo_lib.results.tables import ARM_ROWS
 
     paper = pd.read_csv(DATA / "paper/tables.csv")
     assert set(paper.method) == {"CoT", "Iterative RPO"} | {method for _, _, method in ARM_ROWS if method}
@@ -272,8 +272,8 @@ def test_figures_are_the_same_bytes_each_time(runs, tmp_path):
 
 def test_figures_need_neither_torch_nor_a_model(runs, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from irpo_lib.figures import write_figures; "
-        "from irpo_lib.results import find_runs; "
+        "import sys; from pathlib import Path; from irpo_lib.results.figures import write_figures; "
+        "from irpo_lib.results.runs import find_runs; "
         f"write_figures(find_runs([Path({str(runs[0].folder)!r})]), Path({str(tmp_path)!r})); "
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )

@@ -11,12 +11,14 @@ import pytest
 import torch
 from helpers import kill_stage, random_pairs, with_reference
 
-from irpo_lib import stages, training, training_trl
+from irpo_lib import stages, training
 from irpo_lib.checkpoints import newest_complete_checkpoint
+from irpo_lib.engines import trl
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.models import load_model, load_tokenizer
 from irpo_lib.records import Completion, Problem
+from irpo_lib.results.tables import status_table
 from irpo_lib.rewards import reward
 from irpo_lib.store import read_json, read_log, read_records
 from irpo_lib.training import check_step_zero, training_order
@@ -24,7 +26,7 @@ from irpo_lib.work import scored_pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ENGINES = {"irpo": training, "trl": training_trl}
+ENGINES = {"irpo": training, "trl": trl}
 
 
 @pytest.fixture
@@ -99,9 +101,7 @@ def test_trl_gets_the_same_tokens(config, pairs, tmp_path):
     """Every row of the batches that TRL trains on is prompt + response, with nothing added or cut."""
     long = replace(config, max_length=8)
     model, tokenizer = load_model(config.model, "float32"), load_tokenizer(config.model)
-    trainer = training_trl.trl_trainer(
-        model, tokenizer, pairs[:20], long, training_trl.trainer_settings(long, 5, 7, tmp_path)
-    )
+    trainer = trl.dpo_trainer(model, tokenizer, pairs[:20], long, trl.trainer_settings(long, 5, 7, tmp_path))
     assert trainer.ref_model is None
     seen = []
     for batch in trainer.get_train_dataloader():
@@ -149,6 +149,7 @@ def test_a_killed_training_resumes_bit_by_bit(small_config, tmp_path):
     kill_stage("train", config, killed.run_dir, lambda: any(checkpoints.glob("*/log.json")))
     newest = newest_complete_checkpoint(checkpoints)
     assert 10 <= int(newest.name.rpartition("-")[2]) < 150
+    assert f"kept: a checkpoint of step {newest.name.rpartition('-')[2]}" in status_table(killed.run_dir)
     mark(newest)
     assert not killed.folder(1, "train").exists()
 

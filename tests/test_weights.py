@@ -11,7 +11,8 @@ from helpers import random_pairs
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from irpo_lib import training, training_trl
+from irpo_lib import training
+from irpo_lib.engines import trl
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.logprobs import score
@@ -117,7 +118,7 @@ def test_lora_resumes_from_its_checkpoint(config, tmp_path):
 
 def test_both_engines_train_adapters_alike(config, tmp_path):
     config = replace(config, micro_batch_size=1, **LORA)
-    ours, theirs = train(config, tmp_path / "irpo"), train(config, tmp_path / "trl", engine=training_trl)
+    ours, theirs = train(config, tmp_path / "irpo"), train(config, tmp_path / "trl", engine=trl)
     assert [r["loss"] for r in ours[:1]] == pytest.approx([r["loss"] for r in theirs[:1]], abs=1e-4)
     assert [r["chosen_rewards"] for r in theirs][-1] != 0
 

@@ -15,7 +15,8 @@ def reproduce_command(run: RunFolder, model: str | None) -> str:
     """`irpo run …` with the preset, task and changed keys of a run.
 
     Where the notebooks made it, their parameters are given back. Else the stages' settings are compared with the
-    preset of M0, `model`; of a run that is not finished, the command makes as many iterations as are there.
+    preset of M0, `model` (where that is not known, FOLDER is to be filled in); of a run that is not finished, the
+    command makes as many iterations as are there.
     """
     if run.recorded:
         return _words(run.recorded["preset"], run.recorded["task"], run.recorded["overrides"])
@@ -50,8 +51,7 @@ def _wanted(run: RunFolder, model: str | None) -> dict[str, Any]:
     known = Config.__dataclass_fields__
     wanted = {k: v for k, v in run.settings.items() if k in known and k != "task"}
     trains, generates, votes = run.loop("train"), run.loop("generate"), run.loop("evaluate")
-    if model:
-        wanted["model"] = model
+    wanted["model"] = model or "FOLDER"
     if run.loop("select"):
         wanted["select_checkpoint"] = True
     elif trains:

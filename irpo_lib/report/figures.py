@@ -8,7 +8,8 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from irpo_lib.figures import (
+from irpo_lib.report.folder import RunFolder
+from irpo_lib.results.figures import (
     BLUE,
     GREEN,
     ORANGE,
@@ -19,7 +20,6 @@ from irpo_lib.figures import (
     plot_log_probs,
     plot_tables,
 )
-from irpo_lib.report.folder import RunFolder
 
 #: Figures wider than so many pixels are scrolled on a narrow screen, where their words would become too small.
 BROAD = 600

@@ -2,16 +2,15 @@
 
 import random
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from irpo_lib import parquet
 from irpo_lib.config import load_config
 from irpo_lib.errors import UserError
-from irpo_lib.parquet import damage_named
 from irpo_lib.records import Completion, PreferencePair, Problem
-from irpo_lib.results import ORDER, Run
+from irpo_lib.results.runs import Run
 from irpo_lib.store import MANIFEST, hash_json, read_json
 from irpo_lib.tasks import get_task, read_split
 
@@ -19,57 +18,8 @@ from irpo_lib.tasks import get_task, read_split
 MOST_TOKENS = 300_000
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A finished stage: `home` is its folder's folder, "iteration-1" or "arms/dpo"; the rest is its manifest's."""
-
-    home: str
-    name: str
-    settings: dict[str, Any]
-    inputs: dict[str, str]
-    counts: dict[str, Any]
-    versions: dict[str, str]
-    seconds: float
-    device: str
-
-    @property
-    def iteration(self) -> int | None:
-        """None for an arm's."""
-        return int(self.home.removeprefix("iteration-")) if self.home.startswith("iteration-") else None
-
-
-def _read_stage(home: str, path: Path) -> Stage:
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is no manifest of a stage")
-    settings, inputs, counts, versions = (found.get(p, {}) for p in ("settings", "inputs", "counts", "versions"))
-    seconds, device = found.get("seconds", 0.0), found.get("device", "not recorded")
-    return Stage(home, path.parent.name, settings, inputs, counts, versions, seconds, device)
-
-
 class RunFolder(Run):
-    """A run folder of which any stage may be missing."""
-
-    @cached_property
-    def stages(self) -> list[Stage]:
-        """The loop's in order, then the arms'."""
-        paths = [p for kind in ("iteration-*", "arms/*") for p in self.folder.glob(f"{kind}/*/{MANIFEST}")]
-        paths = [p for p in paths if p.parent.name in ORDER and _is_home(p.parent.parent)]
-        found = [_read_stage(str(p.parent.parent.relative_to(self.folder)), p) for p in paths]
-        return sorted(found, key=lambda s: (s.iteration is None, s.iteration or 0, s.home, ORDER.index(s.name)))
-
-    def loop(self, name: str) -> dict[int, Stage]:
-        """iteration → its stage of this name, where it is finished."""
-        return {s.iteration: s for s in self.stages if s.name == name and s.iteration is not None}
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The loop's settings, of all its stages: what differs between iterations is as in the last one."""
-        found: dict[str, Any] = {}
-        for stage in self.stages:
-            if stage.iteration is not None:
-                found |= stage.settings
-        return found
+    """A run folder with what only a report asks of it: parameters, problems, samples and pairs."""
 
     @cached_property
     def recorded(self) -> dict[str, Any]:
@@ -82,7 +32,7 @@ class RunFolder(Run):
         """Ids of the training problems, in order."""
         rewards = self.loop("reward")
         first = self.of(f"M{min(rewards)}", "reward") / "completions.parquet"
-        return list(dict.fromkeys(_column(first, "problem_id")))
+        return list(dict.fromkeys(parquet.column(first, "problem_id")))
 
     def problems(self) -> tuple[dict[str, Problem], str]:
         """id → training problem, and, where they are not known, why not."""
@@ -102,13 +52,13 @@ class RunFolder(Run):
 
     def samples(self, iteration: int, ids: Collection[str]) -> list[Completion]:
         """The rewarded completions of some problems."""
-        return _records(self.of(f"M{iteration}", "reward") / "completions.parquet", Completion, ids)
+        return parquet.of_problems(self.of(f"M{iteration}", "reward") / "completions.parquet", Completion, ids)
 
     def pairs(self, iteration: int, ids: Collection[str]) -> list[PreferencePair]:
         """The preference pairs of some problems; none where the stage is not finished."""
         if iteration not in self.loop("pairs"):
             return []
-        return _records(self.of(f"M{iteration}", "pairs") / "pairs.parquet", PreferencePair, ids)
+        return parquet.of_problems(self.of(f"M{iteration}", "pairs") / "pairs.parquet", PreferencePair, ids)
 
     def choose(self, most: int) -> list[str]:
         """Ids of at most so many problems, at random by the run's seed, in order; fewer where theirs are long."""
@@ -118,7 +68,8 @@ class RunFolder(Run):
         lengths = dict.fromkeys(some, 0)
         for iteration in self.loop("reward"):
             path = self.of(f"M{iteration}", "reward") / "completions.parquet"
-            for problem_id, tokens in _lengths(path):
+            each = zip(parquet.column(path, "problem_id"), parquet.lengths(path, "token_ids"), strict=True)
+            for problem_id, tokens in each:
                 if problem_id in lengths:
                     lengths[problem_id] += tokens
         return sorted(_within(lengths, MOST_TOKENS), key=self.sampled.index)
@@ -142,20 +93,12 @@ def open_run(folder: Path) -> RunFolder:
     return run
 
 
-def find_seed_model(run: RunFolder, given: str | None = None) -> str | None:
-    """M0: `given`, or the one of the recorded preset or of any preset that has the hash which the run has for it.
-
-    Raises:
-        UserError: the given one is another model than the run's M0.
-    """
+def find_seed_model(run: RunFolder) -> str | None:
+    """M0: the model of the recorded overrides, or of any preset, that has the hash which the run has for it."""
     from irpo_lib.models import model_hash
 
     first = run.loop("train").get(1) or run.loop("generate").get(1) or run.loop("evaluate").get(0)
     wanted = first.inputs.get("model") if first else None
-    if given is not None:
-        if wanted and model_hash(given) != wanted:
-            raise UserError(f"--model {given} is not the model that {run.folder} started from (its hash is another)")
-        return given
     return next((name for name in _known_models(run.recorded) if model_hash(name) == wanted), None)
 
 
@@ -171,10 +114,6 @@ def _known_models(recorded: dict[str, Any]) -> Iterable[str]:
             continue
 
 
-def _is_home(folder: Path) -> bool:
-    return folder.parent.name == "arms" or folder.name.removeprefix("iteration-").isdigit()
-
-
 def _within(lengths: dict[str, int], most: int) -> list[str]:
     """The first problems whose tokens together are at most so many, and at least one."""
     kept: list[str] = []
@@ -185,31 +124,3 @@ def _within(lengths: dict[str, int], most: int) -> list[str]:
             break
         kept.append(problem_id)
     return kept
-
-
-def _column(path: Path, name: str) -> list[Any]:
-    from pyarrow.parquet import read_table
-
-    with damage_named(path):
-        return read_table(path, columns=[name]).column(name).to_pylist()
-
-
-def _lengths(path: Path) -> Iterable[tuple[str, int]]:
-    """(problem id, tokens) of each completion, without making Python lists of the tokens."""
-    from pyarrow.compute import list_value_length
-    from pyarrow.parquet import read_table
-
-    with damage_named(path):
-        table = read_table(path, columns=["problem_id", "token_ids"])
-    return zip(table["problem_id"].to_pylist(), list_value_length(table["token_ids"]).to_pylist(), strict=True)
-
-
-def _records(path: Path, kind: type, ids: Collection[str]) -> list[Any]:
-    """The records of some problems; Arrow leaves out the others before they become Python objects."""
-    from pyarrow.parquet import read_metadata, read_table
-
-    with damage_named(path):
-        if not read_metadata(path).num_rows:  # then it has no columns
-            return []
-        table = read_table(path, filters=[("problem_id", "in", sorted(ids))])
-    return [kind(**row) for row in table.to_pylist()]

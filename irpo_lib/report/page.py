@@ -16,8 +16,9 @@ from irpo_lib.errors import UserError
 from irpo_lib.report.browser import browser_data
 from irpo_lib.report.command import reproduce_command
 from irpo_lib.report.figures import accuracy_images, composition_bar, composition_legend, log_prob_images
-from irpo_lib.report.folder import RunFolder, Stage, find_seed_model, open_run
-from irpo_lib.tables import table_rows, write_text
+from irpo_lib.report.folder import RunFolder, find_seed_model, open_run
+from irpo_lib.results.runs import Stage
+from irpo_lib.results.tables import table_rows, write_text
 
 HERE = Path(__file__).parent
 #: A number, an interval, or the dash in place of one.
@@ -28,28 +29,25 @@ class Markup(str):
     """HTML that is not to be escaped again."""
 
 
-def write_report(
-    folder: Path, out: Path | None = None, problems: int = 60, model: str | None = None, with_models: bool = True
-) -> Path:
+def write_report(folder: Path, out: Path | None = None, problems: int = 60, with_models: bool = True) -> Path:
     """The report of a run folder, whole or not at all.
 
     Args:
         folder: Of a run, of which stages may be missing.
         out: The file; `results/report.html` within the folder if None.
         problems: At most so many training problems in the sample browser.
-        model: M0, where the run does not say which it is.
         with_models: Whether the models are loaded, for the colours of tokens.
 
     Raises:
-        UserError: the folder is no run, a file of it is damaged, or `model` is not its M0.
+        UserError: the folder is no run, or a file of it is damaged.
     """
     run = open_run(folder)
     out = out or folder / "results" / "report.html"
-    return write_text(report_html(run, problems, model, with_models), out / "report.html" if out.is_dir() else out)
+    return write_text(report_html(run, problems, with_models), out / "report.html" if out.is_dir() else out)
 
 
-def report_html(run: RunFolder, problems: int, model: str | None, with_models: bool) -> str:
-    seed_model = find_seed_model(run, model)
+def report_html(run: RunFolder, problems: int, with_models: bool) -> str:
+    seed_model = find_seed_model(run)
     data = browser_data(run, problems, seed_model, with_models)
     parts = {name: (HERE / f"page.{name}").read_text(encoding="utf8") for name in ("html", "css", "js")}
     return Template(parts["html"]).substitute(

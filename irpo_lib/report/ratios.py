@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irpo_lib.errors import UserError
 
-#: (prompt ids, response ids)
-Tokens = tuple[list[int], list[int]]
-#: Of a forward pass.
-TOKENS = 8192
+if TYPE_CHECKING:
+    from irpo_lib.fast.batches import Tokens
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,9 @@ class TokenRatios:
     after: float
 
 
-def token_ratios(before: str | Path | None, after: Path, dtype: str, sequences: Sequence[Tokens]) -> list[TokenRatios]:
+def token_ratios(
+    before: str | Path | None, after: Path, dtype: str, sequences: "Sequence[Tokens]"
+) -> list[TokenRatios]:
     """The log-ratios of responses under the model that training started from and the one that it made.
 
     Args:
@@ -35,7 +35,7 @@ def token_ratios(before: str | Path | None, after: Path, dtype: str, sequences: 
         UserError: a model is missing, cannot be loaded, or does not fit into memory.
     """
     if before is None:
-        raise UserError("the model that training started from is not known: give it with --model")
+        raise UserError("the model that training started from is not known: it is that of no preset")
     for folder in (before, after):
         if isinstance(folder, Path) and not folder.is_dir():
             raise UserError(f"the model's folder {folder} is missing")
@@ -71,25 +71,22 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
 
 
-def _logps(name: str, dtype: str, sequences: Sequence[Tokens]) -> list[list[float]]:
+def _logps(name: str, dtype: str, sequences: "Sequence[Tokens]") -> list[list[float]]:
     """The log-prob of each token of each response under a model, which is let go before the next is loaded."""
     import torch
 
-    from irpo_lib.batches import plan_rows, plan_trees
-    from irpo_lib.logprobs import choose_path, token_logps
+    from irpo_lib.fast.tree_attention import NAME as PREFIX_TREE
+    from irpo_lib.logprobs import choose_path, score_tokens
     from irpo_lib.models import load_model
     from irpo_lib.progress import Progress
-    from irpo_lib.tree_attention import NAME as PREFIX_TREE
 
     found: dict[int, list[float]] = {}
     try:
         model = choose_path(load_model(name, dtype), PREFIX_TREE)
-        plan = plan_trees if model.config._attn_implementation == PREFIX_TREE else plan_rows
-        with torch.no_grad(), Progress(len(sequences), "log-ratios", "responses") as progress:
-            for batch in plan(sequences, TOKENS):
-                values = token_logps(model, [sequences[i] for i in batch])
-                found |= {i: v.tolist() for i, v in zip(batch, values, strict=True)}
-                progress.add(len(batch))
+        with Progress(len(sequences), "log-ratios", "responses") as progress:
+            for index, logps in score_tokens(model, sequences):
+                found[index] = logps.tolist()
+                progress.add(1)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(f"{name} does not fit into this machine's memory") from error
     return [found[i] for i in range(len(sequences))]

@@ -19,8 +19,9 @@ pytest.importorskip("vllm", reason="vLLM is not installed here: `make test-vllm`
 
 from helpers import kill_stage
 
-from irpo_lib import generation, generation_server, generation_vllm
+from irpo_lib import generation
 from irpo_lib.config import load_config
+from irpo_lib.engines import server, vllm
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.models import encode_prompt, end_token_id, load_model, load_tokenizer, resolve_model
@@ -62,10 +63,10 @@ def prompts(tokenizer, problems):
 
 @pytest.fixture(scope="module")
 def engine():
-    return generation_vllm.load_engine(MODEL, "float32")
+    return vllm.load_engine(MODEL, "float32")
 
 
-def draw(source, prompts, end, n=1, temperature=0.0, seeds=None, length=LENGTH, module=generation_vllm):
+def draw(source, prompts, end, n=1, temperature=0.0, seeds=None, length=LENGTH, module=vllm):
     seeds = seeds or range(len(prompts))
     found = dict(module.generate(source, prompts, n, temperature, 1.0, length, list(seeds), end))
     return [found[i] for i in range(len(prompts))]
@@ -131,7 +132,7 @@ def test_a_prompt_without_room_for_its_response_is_refused(engine, end):
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match="vLLM cannot load this model"):
-        generation_vllm.load_engine(str(tmp_path), "float32")
+        vllm.load_engine(str(tmp_path), "float32")
 
 
 # --- as a source of the loop ---
@@ -202,7 +203,7 @@ def test_an_iteration_with_vllm(config, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def endpoint(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -212,7 +213,7 @@ def server(tmp_path_factory):
         "float32", "--host", "127.0.0.1", "--port", str(port), "--no-enable-chunked-prefill", "--enforce-eager",
         "--kv-cache-memory-bytes", str(2**28),
     ]  # fmt: skip
-    settings = generation_vllm.SETTINGS | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    settings = vllm.SETTINGS | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     settings.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
     environment = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"} | settings
     url = f"http://127.0.0.1:{port}/v1"
@@ -236,36 +237,34 @@ def server(tmp_path_factory):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_the_server_gives_what_the_engine_gives(server, greedy, prompts, end):
-    name = generation_server.check_server(server, MODEL)
-    assert draw((server, name), prompts, end, module=generation_server) == greedy
+def test_the_server_gives_what_the_engine_gives(endpoint, greedy, prompts, end):
+    name = server.check_server(endpoint, MODEL)
+    assert draw((endpoint, name), prompts, end, module=server) == greedy
 
 
-def test_the_server_repeats_what_it_sampled(server, prompts, end):
-    source = (server, generation_server.check_server(server, MODEL))
+def test_the_server_repeats_what_it_sampled(endpoint, prompts, end):
+    source = (endpoint, server.check_server(endpoint, MODEL))
     seeds = [99_991 * i for i in range(6)]
-    first, again = (
-        draw(source, prompts[:6], end, n=4, temperature=1.0, seeds=seeds, module=generation_server) for _ in range(2)
-    )
+    first, again = (draw(source, prompts[:6], end, n=4, temperature=1.0, seeds=seeds, module=server) for _ in range(2))
     assert first == again
     assert all(len({tuple(s.token_ids) for s in some}) > 1 for some in first)
 
 
-def test_a_run_with_a_server_as_its_source(config, server, tmp_path):
-    config = replace(config, engine="server", server=server, train_problems=6, samples=3)
+def test_a_run_with_a_server_as_its_source(config, endpoint, tmp_path):
+    config = replace(config, engine="server", server=endpoint, train_problems=6, samples=3)
     assert len(samples(Experiment(config, tmp_path).generate(1))) == 18
 
 
-def test_a_server_of_another_model_is_refused(server, tmp_path):
+def test_a_server_of_another_model_is_refused(endpoint, tmp_path):
     shutil.copytree(resolve_model(MODEL), tmp_path / "other")
     with pytest.raises(UserError, match=r"serves .*mini-llama, but .*other is needed: start one with"):
-        generation_server.check_server(server, str(tmp_path / "other"))
+        server.check_server(endpoint, str(tmp_path / "other"))
 
 
 def test_a_server_that_is_not_there_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(generation_server, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(server, "PAUSES", (0.01, 0.01))
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/v1/models does not answer .*is the server running"):
-        generation_server.check_server("http://127.0.0.1:9/v1", MODEL)
+        server.check_server("http://127.0.0.1:9/v1", MODEL)
 
 
 def test_config_names_server_and_engine_together():

@@ -23,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from irpo_lib.prefix_tree import PrefixTree
+from irpo_lib.fast.prefix_tree import PrefixTree
 
 #: The name of this attention in a model's config and in presets.
 NAME = "prefix_tree"

@@ -7,9 +7,9 @@ longer counts.
 
 from dataclasses import dataclass
 
-from irpo_lib.architecture import Architecture, architecture
+from irpo_lib.cluster.architecture import Architecture, architecture
+from irpo_lib.cluster.plan import USABLE, Gpu, cache_numbers, number_size
 from irpo_lib.config import Config
-from irpo_lib.plan import USABLE, Gpu, cache_numbers, number_size
 
 #: Tokens of a prompt and of a response, on average: assumed.
 LENGTHS = {"gsm8k": (120, 200), "arc": (150, 200), "math": (800, 300)}

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from irpo_lib.engines.vllm import SEEDS, as_sample
 from irpo_lib.errors import UserError
 from irpo_lib.generation import Sample
-from irpo_lib.generation_vllm import SEEDS, as_sample
 from irpo_lib.models import resolve_model
 
 #: Requests under way at once.
@@ -50,7 +50,7 @@ def generate(
     seeds: Sequence[int],
     end: int,
 ) -> Iterator[tuple[int, list[Sample]]]:
-    """As `generation_vllm.generate`, of `source`: the endpoint's URL and a model's name there."""
+    """As `vllm.generate`, of `source`: the endpoint's URL and a model's name there."""
     url, name = source
 
     def ask(index: int) -> tuple[int, list[Sample]]:

@@ -1,7 +1,7 @@
 """Slurm's commands and scripts: generation as an array of nodes, training over all nodes at once.
 
-Outside of a job, generation is `sbatch --array` and training `sbatch`, both waited for by `python -m irpo_lib.slurm`,
-which cancels the job when it is told to end. Within a job (`SLURM_JOB_ID`) both are steps of it, started by `srun`.
+Outside of a job, generation is `sbatch --array` and training `sbatch`, both waited for by `submit_and_wait`, which
+cancels the job when it is told to end. Within a job (`SLURM_JOB_ID`) both are steps of it, started by `srun`.
 """
 
 import os
@@ -28,7 +28,7 @@ def command(work: str, config: Config, job: Path) -> list[str]:
     """A step of the job that this process runs in, or a job that is submitted and waited for."""
     if "SLURM_JOB_ID" in os.environ:
         return step(work, config, job)
-    return [sys.executable, "-m", "irpo_lib.slurm", str(_batch_script(job))]
+    return [sys.executable, "-m", "irpo_lib.cluster.slurm", str(_batch_script(job))]
 
 
 def files(work: str, config: Config, job: Path) -> dict[Path, str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from irpo_lib import slurm
+from irpo_lib.cluster import slurm
 from irpo_lib.config import Config
 from irpo_lib.errors import UserError
 from irpo_lib.progress import LEFT, shows_progress

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from irpo_lib.shared_attention import NAME, NotShared, Part, Rows, SharedCache, at_least_float32
+from irpo_lib.fast.shared_attention import NAME, NotShared, Part, Rows, SharedCache, at_least_float32
 
 #: Tokens of one forward pass over prompts; more cost memory and save no time.
 PREFILL = 4096

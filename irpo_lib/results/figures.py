@@ -15,9 +15,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from irpo_lib.errors import UserError
-from irpo_lib.results import Run, by_task
+from irpo_lib.results.runs import Run, by_task
+from irpo_lib.results.tables import write_table
 from irpo_lib.store import replace_file
-from irpo_lib.tables import write_table
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#7B4EA3"
 LOOK = {"DPO+NLL": (BLUE, "o"), "DPO": (ORANGE, "s"), "SFT": (GREEN, "^")}
@@ -98,7 +98,7 @@ def write_figures(runs: Sequence[Run], out: Path) -> tuple[list[Path], list[str]
     Returns:
         The files, and a sentence on each figure that could not be drawn.
     """
-    from irpo_lib.figure1 import plot_method
+    from irpo_lib.results.figure1 import plot_method
 
     paths, missing = save_figure(plot_method(), out / "figure1"), []
     for name, figure in LOG_PROB_FIGURES.items():
@@ -180,7 +180,7 @@ def plot_tables(rows: pd.DataFrame) -> Figure:
 
 def write_results(runs: Sequence[Run], out: Path) -> list[Path]:
     """The tables of runs beside the paper's: `table.csv`, `table.md`, and a figure of all rows and one a task."""
-    from irpo_lib.tables import table_markdown, table_rows, tuning_rows, write_text
+    from irpo_lib.results.tables import table_markdown, table_rows, tuning_rows, write_text
 
     rows = table_rows(runs)
     paths = [write_table(rows, out / "table.csv"), write_text(table_markdown(rows), out / "table.md")]

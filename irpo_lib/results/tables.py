@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from irpo_lib.claims import Verdict
 from irpo_lib.config import DATA
-from irpo_lib.effects import effect
 from irpo_lib.errors import UserError
-from irpo_lib.results import ORDER, Run, by_task, paper_accuracy
-from irpo_lib.store import MANIFEST, read_json, replace_file
+from irpo_lib.results.claims import Verdict
+from irpo_lib.results.effects import effect
+from irpo_lib.results.runs import Run, by_task, paper_accuracy
+from irpo_lib.store import COMPLETE, MANIFEST, read_json, replace_file
 
 #: (the row's words, the arm, the paper's method), in Table 1's order; the last four are not in the paper.
 ARM_ROWS = (
@@ -145,17 +145,23 @@ def status_table(run_dir: Path) -> str:
     """A line for each stage that is done or under way: seconds, counts, accuracies."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} does not exist: give the folder of a run")
-    found = [
-        (p.parent, read_json(p)) for kind in ("iteration-*", "arms/*") for p in run_dir.glob(f"{kind}/*/{MANIFEST}")
-    ]
-    found.sort(key=lambda f: (f[0].parent.parent != run_dir, f[0].parent.name, ORDER.index(f[0].name)))
-    width = max([26, *(len(str(folder.relative_to(run_dir))) + 2 for folder, _ in found)])
+    stages = {f"{s.home}/{s.name}": s for s in Run(run_dir).stages}
+    width = max(26, *(len(name) + 2 for name in stages)) if stages else 26
     lines = [f"{'stage':<{width}}{'seconds':>9}  counts"]
-    for folder, manifest in found:
-        counts = ", ".join(f"{k} {v}" for k, v in manifest["counts"].items())
-        lines.append(f"{folder.relative_to(run_dir)!s:<{width}}{manifest['seconds']:>9.1f}  {counts}")
+    for name, stage in stages.items():
+        counts = ", ".join(f"{k} {v}" for k, v in stage.counts.items())
+        lines.append(f"{name:<{width}}{stage.seconds:>9.1f}  {counts}")
     for folder in sorted([*run_dir.glob("iteration-*/*.partial"), *run_dir.glob("arms/*/*.partial")]):
-        shards, checkpoints = len(list(folder.rglob("shard-*.parquet"))), len(list(folder.rglob("complete")))
-        done = f"{shards} shards" if shards else f"{checkpoints} checkpoints"
-        lines.append(f"{folder.relative_to(run_dir)!s:<{width}}{'':>9}  under way or interrupted: {done} done")
+        lines.append(
+            f"{folder.relative_to(run_dir)!s:<{width}}{'':>9}  under way or interrupted; kept: {_kept(folder)}"
+        )
     return "\n".join(lines)
+
+
+def _kept(folder: Path) -> str:
+    """What the next run goes on from."""
+    shards = len(list(folder.rglob("shard-*.parquet")))
+    steps = [int(p.parent.name.rpartition("-")[2]) for p in folder.rglob(f"checkpoint-*/{COMPLETE}")]
+    if steps:
+        return f"a checkpoint of step {max(steps)}"
+    return f"{shards} shard{'s' if shards > 1 else ''}" if shards else "nothing yet"

@@ -19,8 +19,36 @@ ORDER = ("generate", "reward", "pairs", "reference", "select", "train", "evaluat
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A finished stage: `home` is its folder's folder, "iteration-1" or "arms/dpo"; the rest is its manifest's."""
+
+    home: str
+    name: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    counts: dict[str, Any]
+    versions: dict[str, str]
+    seconds: float
+    device: str
+
+    @property
+    def iteration(self) -> int | None:
+        """None for an arm's."""
+        return int(self.home.removeprefix("iteration-")) if self.home.startswith("iteration-") else None
+
+
+def _read_stage(home: str, path: Path) -> Stage:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no manifest of a stage")
+    settings, inputs, counts, versions = (found.get(p, {}) for p in ("settings", "inputs", "counts", "versions"))
+    seconds, device = found.get("seconds", 0.0), found.get("device", "not recorded")
+    return Stage(home, path.parent.name, settings, inputs, counts, versions, seconds, device)
+
+
+@dataclass(frozen=True)
 class Run:
-    """The run folder of one task and seed.
+    """The run folder of one task and seed, of which any stage may be missing.
 
     A model is named "M0" … "M4" or like an arm's folder ("dpo", "sft-chosen" …).
     """
@@ -28,9 +56,25 @@ class Run:
     folder: Path
 
     @cached_property
+    def stages(self) -> list[Stage]:
+        """Those that are finished: the loop's in order, then the arms'."""
+        paths = [p for kind in ("iteration-*", "arms/*") for p in self.folder.glob(f"{kind}/*/{MANIFEST}")]
+        paths = [p for p in paths if p.parent.name in ORDER and _is_home(p.parent.parent)]
+        found = [_read_stage(str(p.parent.parent.relative_to(self.folder)), p) for p in paths]
+        return sorted(found, key=lambda s: (s.iteration is None, s.iteration or 0, s.home, ORDER.index(s.name)))
+
+    def loop(self, name: str) -> dict[int, Stage]:
+        """iteration → its stage of this name, where it is finished."""
+        return {s.iteration: s for s in self.stages if s.name == name and s.iteration is not None}
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
-        """Of M0's evaluation: task and seed among them."""
-        return read_json(self.folder / "iteration-0" / "evaluate" / MANIFEST)["settings"]
+        """The loop's settings, of all its stages: what differs between iterations is as in the last one."""
+        found: dict[str, Any] = {}
+        for stage in self.stages:
+            if stage.iteration is not None:
+                found |= stage.settings
+        return found
 
     @property
     def task(self) -> str:
@@ -78,6 +122,10 @@ class Run:
     def iterations(self) -> int:
         """How many iterations have been evaluated."""
         return sum(self.has(f"M{t}") for t in range(1, len(list(self.folder.glob("iteration-*"))) + 1))
+
+
+def _is_home(folder: Path) -> bool:
+    return folder.parent.name == "arms" or folder.name.removeprefix("iteration-").isdigit()
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:

@@ -7,9 +7,9 @@ zero, *does not hold* where one lies below, and is *undecided* otherwise, or whe
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from irpo_lib.effects import Effect
 from irpo_lib.errors import UserError
-from irpo_lib.results import Run, by_task
+from irpo_lib.results.effects import Effect
+from irpo_lib.results.runs import Run, by_task
 
 #: Differences between trained models are judged on no fewer training runs.
 SEEDS = 3

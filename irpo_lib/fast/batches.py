@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from irpo_lib.prefix_tree import build_tree, shared_length
-from irpo_lib.tree_attention import tree_mask
+from irpo_lib.fast.prefix_tree import build_tree, shared_length
+from irpo_lib.fast.tree_attention import tree_mask
 
 #: (prompt ids, response ids)
 Tokens = tuple[list[int], list[int]]

@@ -1,7 +1,7 @@
 """What the paper claims (§ 3, Tables 1–2, Figures 2–4), each sentence with the effects that decide on it."""
 
-from irpo_lib.claims import Claim
-from irpo_lib.effects import (
+from irpo_lib.results.claims import Claim
+from irpo_lib.results.effects import (
     SAME,
     changes,
     fewer_pairs,

@@ -13,7 +13,8 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
 
-from irpo_lib.plan import LOGITS
+#: Logits that are there at once.
+LOGITS = 2**24
 
 
 @contextmanager

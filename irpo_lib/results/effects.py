@@ -6,7 +6,7 @@ from math import inf, sqrt
 
 import pandas as pd
 
-from irpo_lib.results import Run
+from irpo_lib.results.runs import Run
 
 #: "Do not seem to deviate": within so many points of accuracy.
 SAME = 3.0

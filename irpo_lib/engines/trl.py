@@ -14,12 +14,12 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from irpo_lib.checkpoints import COMPLETE, newest_complete_checkpoint, write_model
+from irpo_lib.checkpoints import newest_complete_checkpoint, write_model
 from irpo_lib.config import Config
 from irpo_lib.parallel import Ranks
 from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
 from irpo_lib.progress import Progress
-from irpo_lib.store import full_disk_named, remove, write_json
+from irpo_lib.store import COMPLETE, full_disk_named, remove, write_json
 from irpo_lib.training import MAX_GRADIENT, ScoredPair, check_step_zero, training_order, write_log
 from irpo_lib.weights import add_adapters
 
@@ -84,7 +84,7 @@ def train(
     ranks: Ranks | None = None,
     losses: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """As `training.train`, with TRL's trainer and TRL's loss, in one process; `losses` as in `trl_trainer`."""
+    """As `training.train`, with TRL's trainer and TRL's loss, in one process; `losses` as in `dpo_trainer`."""
     ranks = ranks or Ranks(config.parallel)
     order = training_order(len(pairs), steps * config.batch_size, seed)
     dataset = [pairs[i] for i in order]
@@ -95,7 +95,7 @@ def train(
     model = add_adapters(model, config)
     if last is None and config.reference_model == "previous":
         check_step_zero(model, dataset[: config.micro_batch_size], config)
-    trainer = trl_trainer(model, tokenizer, dataset, config, trainer_settings(config, steps, seed, made), losses)
+    trainer = dpo_trainer(model, tokenizer, dataset, config, trainer_settings(config, steps, seed, made), losses)
     trainer.add_callback(Follow(LogProbe(followed, config, folder, ranks), config.probe_every))
     if keep_checkpoints:
         trainer.add_callback(KeepModels(tokenizer, config, folder, ranks))
@@ -123,7 +123,7 @@ class KeepModels(TrainerCallback):
         write_model(model, self.tokenizer, self.folder / f"model-{state.global_step}", *self.rest)
 
 
-def trl_trainer(
+def dpo_trainer(
     model: Any, tokenizer: Any, dataset: list[ScoredPair], config: Config, settings: Any,
     losses: Mapping[str, float] | None = None,
 ) -> DPOTrainer:  # fmt: skip

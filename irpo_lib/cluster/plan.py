@@ -14,17 +14,16 @@ take comes on top, 10 to 20 %.
 - with gradient checkpointing w·b·s·h a layer, and one layer in full with two gradients of its MLP's width, or the
   logits, whichever is more;
 - logits, their log-softmax and their gradient: 8 bytes each in float32, 10 in lower precision, of which a chunk is
-  there at once (`chunked_logps`), and all b·s·v with tensor parallelism;
+  there at once (`fast.chunked_logps`), and all b·s·v with tensor parallelism;
 - generation: w bytes a weight, cut by `generation_tp`, and the KV cache: 2·L·k·d·w bytes a token.
 """
 
 from dataclasses import dataclass
 
-from irpo_lib.architecture import Architecture, architecture
+from irpo_lib.cluster.architecture import Architecture, architecture
 from irpo_lib.config import Config
+from irpo_lib.fast.chunked_logps import LOGITS
 
-#: Logits that are there at once in scoring and training (`chunked_logps`).
-LOGITS = 2**24
 GIB = 2**30
 #: Of a GPU's memory, what a plan may fill.
 USABLE = 0.9

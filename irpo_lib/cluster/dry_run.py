@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from irpo_lib import cluster
 from irpo_lib.arms import BEYOND, Arm, arms_of
+from irpo_lib.cluster import launch
 from irpo_lib.config import Config
 from irpo_lib.work import WORK
 
@@ -65,10 +65,10 @@ def dry_run(config: Config, run_dir: Path) -> str:
     lines += ["", "Files that stand in a stage's folder while it is under way, here of the first iteration:"]
     for work, stage in (("sample", "generate"), ("reference", "reference"), ("train", "train")):
         job = _job(run_dir, f"iteration-1/{stage}")
-        if cluster.in_this_process(work, config):
+        if launch.in_this_process(work, config):
             continue
         lines += ["", f"{job}: what to do ({work}), with this config:", json.dumps(asdict(config))]
-        for path, text in cluster.files(work, config, job).items():
+        for path, text in launch.files(work, config, job).items():
             lines += ["", f"{path}:", text.rstrip()]
     return "\n".join(lines)
 
@@ -79,6 +79,6 @@ def _job(run_dir: Path, folder: str) -> Path:
 
 def _command(work: str, config: Config, job: Path) -> str:
     assert work in WORK
-    if cluster.in_this_process(work, config):
+    if launch.in_this_process(work, config):
         return f"{work}: in the notebook's own process"
-    return shlex.join(cluster.command(work, config, job))
+    return shlex.join(launch.command(work, config, job))

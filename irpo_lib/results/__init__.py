@@ -1,0 +1,1 @@
+"""What runs have left on disk, as the paper's tables, figures and claims."""
