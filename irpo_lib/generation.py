@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import PreTrainedModel
 
+from irpo_lib.cluster.children import die_with_parent
 from irpo_lib.config import derive_seed
 from irpo_lib.fast.decoding import opened
 
@@ -86,8 +87,6 @@ def _processes(model: PreTrainedModel, samples: int, rows: int) -> int:
 
 
 def _begin_process(number: int) -> None:
-    from irpo_lib.cluster.launch import die_with_parent
-
     die_with_parent(signal.SIGKILL)
 
 

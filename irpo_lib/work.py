@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from irpo_lib.cluster.children import die_with_parent
 from irpo_lib.config import Config, derive_seed
 from irpo_lib.errors import UserError
 from irpo_lib.parquet import Records
@@ -183,7 +184,6 @@ def write_job(path: Path, work: str, config: Config, arguments: dict[str, Any]) 
 
 def main(argv: Sequence[str]) -> int:
     """`python -m irpo_lib.work JOB.json [PART OF]`; one sentence on stderr for what a user can put right."""
-    from irpo_lib.cluster.launch import die_with_parent
     from irpo_lib.config import config_from
     from irpo_lib.parallel import leave
 

@@ -5,10 +5,8 @@ starts dies with it, however it ends; run again, it goes on from the last shard 
 `slurm`.
 """
 
-import ctypes
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -17,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from irpo_lib.cluster import slurm
+from irpo_lib.cluster.children import die_with_parent
 from irpo_lib.config import Config
 from irpo_lib.errors import UserError
 from irpo_lib.progress import LEFT, shows_progress
+from irpo_lib.work import WORK, write_job
 
 #: Lines of a failed command that its error repeats.
 LAST_LINES = 12
 #: Lines that are looked through for what went wrong.
 KEPT_LINES = 2000
-_PR_SET_PDEATHSIG = 1
 
 
 def run_work(work: str, config: Config, folder: Path, **arguments: Any) -> None:
@@ -34,8 +33,6 @@ def run_work(work: str, config: Config, folder: Path, **arguments: Any) -> None:
     Raises:
         UserError: it failed, with its last lines.
     """
-    from irpo_lib.work import WORK, write_job
-
     if in_this_process(work, config):
         WORK[work](config, folder=folder, **arguments)
         return
@@ -111,9 +108,3 @@ def _reason(lines: Iterable[str]) -> str:
     said = [line.partition("irpo: ")[2] for line in lines if "irpo: " in line]
     errors = [line for line in lines if re.search(r"^(\[rank\d+\]: ?)?[\w.]+(Error|Exception|Exit)\b|\(SIG", line)]
     return next(iter(said), None) or "\n".join(list(dict.fromkeys(errors or lines))[-LAST_LINES:])
-
-
-def die_with_parent(how: int = signal.SIGTERM) -> None:
-    """Linux sends this process a signal when its parent ends, even by kill -9."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, how)
