@@ -6,7 +6,7 @@ from irpo_lib.course.check import Exercise
 
 
 def advantages(rewards: list[float]) -> list[float]:
-    """GRPO's advantages of one problem's samples: (r − mean) / standard deviation (n − 1); all 0 if all are alike."""
+    """GRPO's advantages of a problem's samples: (r − mean) / standard deviation (n − 1); 0 if all are alike."""
     mean = sum(rewards) / len(rewards)
     sd = sqrt(sum((r - mean) ** 2 for r in rewards) / (len(rewards) - 1))
     return [(r - mean) / sd if sd else 0.0 for r in rewards]
@@ -34,7 +34,7 @@ def _population(rewards):
 
 
 def rejection_sampled(samples: list[tuple[str, str, int]]) -> list[tuple[str, str]]:
-    """The data of rejection-sampling fine-tuning, from (problem, response, reward): the *different* right responses.
+    """The data of rejection-sampling fine-tuning: the *different* right ones of (problem, response, reward).
 
     Of each problem all of them, in the order in which they were drawn.
     """
@@ -66,7 +66,7 @@ def _copies_across_problems(samples):
 
 
 def sft_steps(irpo_steps: float) -> float:
-    """Steps of SFT on chosen responses that cost as much as so many steps of DPO+NLL, at the same batch of pairs.
+    """Steps of SFT on chosen that cost as much as so many steps of DPO+NLL, at the same batch of pairs.
 
     A forward pass over a response costs 1, a backward pass 2. The reference scores both responses of each pair of
     each step, once. SFT needs no reference and no rejected responses.

@@ -8,7 +8,7 @@ from irpo_lib.course.check import Exercise
 def response_logp(logits: list[list[float]], prompt_ids: list[int], response_ids: list[int]) -> float:
     """log M(response | prompt) in nats: the sum of its tokens' log-probs.
 
-    The model has read prompt + response; `logits[i]` is what it says after token i about the token that comes next.
+    The model has read prompt + response; `logits[i]` is what it says after token i about the next one.
     """
     ids, total = prompt_ids + response_ids, 0.0
     for i in range(len(prompt_ids), len(ids)):

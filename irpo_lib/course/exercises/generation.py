@@ -4,7 +4,7 @@ from irpo_lib.course.check import Exercise
 
 
 def top_p_set(probabilities: list[float], p: float) -> list[int]:
-    """The smallest set of most likely tokens whose probabilities sum to at least p: their indices, best first."""
+    """Indices, best first, of the fewest most likely tokens whose probabilities sum to at least p."""
     order = sorted(range(len(probabilities)), key=lambda i: -probabilities[i])
     kept, total = [], 0.0
     for i in order:
@@ -70,7 +70,8 @@ def _last_end(token_ids, end_id, limit):
 def tokens_read(examples: int, question: int, response: int, n: int, problems: int) -> int:
     """Tokens that a model must read to draw n responses to each problem, if nothing is read twice.
 
-    Every prompt is the same `examples` tokens and then `question` tokens of its own; responses have `response` tokens.
+    Every prompt is the same `examples` tokens and then `question` tokens of its own; a response has
+    `response` tokens.
     """
     return examples + problems * (question + n * response)
 

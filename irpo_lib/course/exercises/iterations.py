@@ -8,7 +8,8 @@ from irpo_lib.course.check import Exercise
 def iterate(seed_model, iterations, sample, pair, train):
     """The models M_0 … M_T of Iterative RPO, the seed model first.
 
-    `sample(model)` gives its graded samples, `pair(samples)` their pairs, `train(model, pairs)` the next model.
+    `sample(model)` gives its graded samples, `pair(samples)` their pairs, `train(model, pairs)` the next
+    model.
     """
     models = [seed_model]
     for _ in range(iterations):
@@ -57,7 +58,7 @@ def train(model: str, pairs: str) -> str:
 
 
 def gain(before: list[bool], after: list[bool]) -> tuple[int, int, float]:
-    """Of the same problems under two models: how many are repaired, how many broken, the gain in points (0 to 100)."""
+    """Of the same problems under two models: how many are repaired and broken, the gain in points (0 to 100)."""
     repaired = sum(b and not a for a, b in zip(before, after, strict=True))
     broken = sum(a and not b for a, b in zip(before, after, strict=True))
     return repaired, broken, 100 * (repaired - broken) / len(before)

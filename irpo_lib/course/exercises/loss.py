@@ -6,13 +6,17 @@ from irpo_lib.course.check import Exercise
 
 
 def nll(token_logps: list[float], prompt_length: int) -> float:
-    """The NLL term of one winner. `token_logps` has the log-probs of prompt and response, token by token."""
+    """The NLL term of one winner. `token_logps`: the log-probs of prompt and response, token by token."""
     response = token_logps[prompt_length:]
     return -sum(response) / len(response)
 
 
 def dpo(
-    policy_chosen: float, policy_rejected: float, reference_chosen: float, reference_rejected: float, beta: float
+    policy_chosen: float,
+    policy_rejected: float,
+    reference_chosen: float,
+    reference_rejected: float,
+    beta: float,
 ) -> float:
     """The DPO term of one pair, from four log-probs: −log σ(margin)."""
     margin = beta * ((policy_chosen - reference_chosen) - (policy_rejected - reference_rejected))
@@ -24,7 +28,7 @@ def _term(margin):
 
 
 def pull(h: float, beta: float, alpha: float, length: int) -> float:
-    """∂L/∂(log-prob of the winner), for a pair with difference h of log-ratios and a winner of `length` tokens."""
+    """∂L/∂(log-prob of the winner), for a difference h of log-ratios and a winner of `length` tokens."""
     return -beta / (1 + exp(beta * h)) - alpha / length
 
 

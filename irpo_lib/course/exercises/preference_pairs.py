@@ -32,7 +32,7 @@ def different_pairs(n_winners: int, n_losers: int, k: int) -> int:
 
 
 def gold_wins(own: int, k: int) -> int:
-    """In how many of k pairs the gold solution is the winner, if it stands behind `own` winners of the model."""
+    """In how many of k pairs the gold solution wins, if it stands behind `own` winners of the model."""
     return k // (own + 1)
 
 

@@ -7,7 +7,7 @@ from irpo_lib.course.check import Exercise
 
 
 def final_number(response: str) -> float | None:
-    """The number behind the last "Final answer:" of a response; None without such a line or without a number in it.
+    """The number behind the last "Final answer:" of a response; None where there is no such line or number.
 
     Thousands are separated by commas: "Final answer: $1,250." is 1250.0.
     """
@@ -39,7 +39,7 @@ def _no_sign(response):
 
 
 def vote(answers: list[str | None]) -> str | None:
-    """The answer that most samples gave; of equally many, the one that came first. None if no sample has an answer."""
+    """The answer that most samples gave; of equally many, the first to come. None if there is no answer."""
     counts = Counter(a for a in answers if a is not None)
     return max(counts, key=counts.__getitem__) if counts else None
 

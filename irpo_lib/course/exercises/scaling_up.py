@@ -4,12 +4,12 @@ from irpo_lib.course.check import Exercise
 
 
 def state_bytes(parameters: float, ddp: int, fsdp: int, tp: int) -> float:
-    """Bytes on each GPU for weights, gradients and AdamW's two moments, in float32, of full fine-tuning."""
+    """Bytes on each GPU for weights, gradients and AdamW's two moments in full fine-tuning, in float32."""
     return 4 * 4 * parameters / (fsdp * tp)
 
 
 def accumulation_steps(batch: int, micro_batch: int, ddp: int, fsdp: int, tp: int) -> int | None:
-    """Micro-batches that each data rank adds up before a step; None if the batch cannot be divided that way."""
+    """Micro-batches that each data rank adds up before a step; None if the batch cannot be so divided."""
     steps, left = divmod(batch, micro_batch * ddp * fsdp)
     return steps if steps and not left else None
 
@@ -34,7 +34,7 @@ def kv_cache_bytes(layers: int, kv_heads: int, head_dim: int, tokens: int, rows:
 
 
 def tree_tokens(sequences: list[list[int]]) -> int:
-    """Tokens that a prefix tree of the sequences has: a beginning that several have in common counts once."""
+    """Tokens of a prefix tree of the sequences: a beginning that several have in common counts once."""
     return len({tuple(s[: i + 1]) for s in sequences for i in range(len(s))})
 
 
