@@ -229,6 +229,29 @@ def test_write_results_makes_csv_markdown_and_figures(runs, tmp_path):
     assert "± 0.0" in (tmp_path / "table.md").read_text(encoding="utf8")
 
 
+@pytest.fixture
+def trained_by_dpo(tmp_path) -> list[Run]:
+    """A run with alpha=0: its loop is plain DPO."""
+    run = Run(tmp_path / "seed-0")
+    for model in ("M0", "M1", "dpo"):
+        write_evaluation(run.of(model, "evaluate"), "gsm8k-mini", 0, 0.5)
+    for model in ("M1", "dpo"):
+        write_probe(run.of(model, "train"), 0, chosen=10, rejected=-200)
+        write_stage(run.of(model, "train"), {"alpha": 0.0, "dpo_weight": 1.0})
+    return find_runs([tmp_path])
+
+
+def test_a_loop_that_is_plain_dpo_is_not_called_irpo(trained_by_dpo):
+    rows = table_rows(trained_by_dpo).set_index("model")
+    assert rows.loc["M1", "row"] == "Iterative DPO, iteration 1"
+    assert pd.isna(rows.loc["M1", "paper"])
+    assert rows.loc["dpo", "paper"] == 61.8
+    lines = log_prob_lines(trained_by_dpo, LOG_PROB_FIGURES["figure3a"])
+    assert list(lines.line.unique()) == ["DPO chosen", "DPO rejected", "DPO (M1) chosen", "DPO (M1) rejected"]
+    with pytest.raises(UserError, match=r"seed-0 was trained by DPO, and the claims are about DPO\+NLL"):
+        judge_all(trained_by_dpo, CLAIMS)
+
+
 # --- figures ---
 
 

@@ -20,6 +20,7 @@ from irpo_lib.results.figures import (
     plot_log_probs,
     plot_tables,
 )
+from irpo_lib.results.runs import loss_name
 
 #: Figures wider than so many pixels are scrolled on a narrow screen, where their words would become too small.
 BROAD = 600
@@ -76,7 +77,7 @@ def _followed(run: RunFolder) -> dict[str, LogProbFigure]:
         model = f"M{stage.iteration}" if stage.iteration is not None else stage.home.partition("/")[2]
         if stage.name != "train" or not (run.of(model, "train") / "probe.parquet").is_file():
             continue
-        kind, kinds = _loss(stage.settings), ("chosen", "rejected")
+        kind, kinds = loss_name(stage.settings), ("chosen", "rejected")
         lines = tuple((f"{kind} {on}", model, on) for on in kinds)
         if model == "sft-gold":
             lines = tuple((f"SFT on gold, logprob measured on {on}", model, on) for on in ("gold", *kinds))
@@ -85,15 +86,6 @@ def _followed(run: RunFolder) -> dict[str, LogProbFigure]:
         )
         figures[title] = LogProbFigure(run.task, "", lines)
     return figures
-
-
-def _loss(settings: dict) -> str:
-    """The method's name by the weights of Equation 1, as the figures' legends have it."""
-    if "loss" in settings:  # another preference loss than Equation 1's (`beyond`)
-        return str(settings["loss"])
-    if settings.get("dpo_weight") == 0:
-        return "SFT"
-    return "DPO" if settings.get("alpha") == 0 else "DPO+NLL"
 
 
 def composition_bar(counts: dict[str, int]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from irpo_lib.errors import UserError
 from irpo_lib.results.effects import Effect
-from irpo_lib.results.runs import Run, by_task
+from irpo_lib.results.runs import IRPO, Run, by_task
 
 #: Differences between trained models are judged on no fewer training runs.
 SEEDS = 3
@@ -66,8 +66,11 @@ def judge_all(runs: Sequence[Run], claims: Sequence[Claim]) -> list[Verdict]:
     """Verdicts on the claims about tasks that there are runs of; those whose rows were not run are left out.
 
     Raises:
-        UserError: nothing that any claim is about was run.
+        UserError: nothing that any claim is about was run, or a loop was trained by another loss than the paper's.
     """
+    for run in runs:
+        if run.loss("M1") != IRPO:
+            raise UserError(f"{run.folder} was trained by {run.loss('M1')}, and the claims are about {IRPO}")
     found = []
     for task, some in by_task(runs).items():
         for claim in claims:

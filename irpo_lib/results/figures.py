@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from irpo_lib.errors import UserError
-from irpo_lib.results.runs import Run, by_task
+from irpo_lib.results.runs import IRPO, Run, by_task
 from irpo_lib.results.tables import write_table
 from irpo_lib.store import replace_file
 
@@ -63,6 +63,8 @@ def log_prob_lines(runs: Sequence[Run], figure: LogProbFigure) -> pd.DataFrame:
         have = [r for r in runs if (r.of(model, "train") / "probe.parquet").is_file()]
         if not have:
             raise UserError(f"no run has the log-probs of '{model}'")
+        if (loss := have[0].loss(model)) != IRPO:  # a run with alpha=0: its loop is plain DPO
+            label = label.replace(IRPO, f"{loss} ({model})")
         seeds = pd.concat([r.probe(model).groupby("step")[f"{kind}_logps"].mean() for r in have], axis=1)
         tables.append(pd.DataFrame({
             "line": label, "model": model, "measured_on": kind, "mean": seeds.mean(axis=1), "low": seeds.min(axis=1),

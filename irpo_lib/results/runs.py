@@ -15,6 +15,9 @@ from irpo_lib.store import MANIFEST, read_json
 #: The column of the paper's tables that a task is compared with.
 PAPER_COLUMN = {"gsm8k": "GSM8K", "gsm8k-mini": "GSM8K", "arc": "ARC-Challenge", "arc-mini": "ARC-Challenge",
                 "math": "MATH", "math-mini": "MATH"}  # fmt: skip
+#: The paper's loss, as its legends call it.
+IRPO = "DPO+NLL"
+#: The stages of an iteration.
 ORDER = ("generate", "reward", "pairs", "reference", "select", "train", "evaluate", "evaluate-dev")
 
 
@@ -118,10 +121,24 @@ class Run:
             raise UserError(f"{path} does not exist: {model} was not trained here, or with probe_every=0")
         return pd.read_parquet(path)
 
+    def loss(self, model: str) -> str:
+        """What a model was trained by, as the paper's legends call it: "DPO+NLL", "DPO" or "SFT"."""
+        path = self.of(model, "train") / MANIFEST
+        return loss_name(read_json(path)["settings"] if path.is_file() else {})
+
     @property
     def iterations(self) -> int:
         """How many iterations have been evaluated."""
         return sum(self.has(f"M{t}") for t in range(1, len(list(self.folder.glob("iteration-*"))) + 1))
+
+
+def loss_name(settings: dict[str, Any]) -> str:
+    """The method's name by the weights of Equation 1."""
+    if "loss" in settings:  # another preference loss than Equation 1's (`beyond`)
+        return str(settings["loss"])
+    if settings.get("dpo_weight") == 0:
+        return "SFT"
+    return "DPO" if settings.get("alpha") == 0 else IRPO
 
 
 def _is_home(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from irpo_lib.config import DATA
 from irpo_lib.errors import UserError
 from irpo_lib.results.claims import Verdict
 from irpo_lib.results.effects import effect
-from irpo_lib.results.runs import Run, by_task, paper_accuracy
+from irpo_lib.results.runs import IRPO, Run, by_task, paper_accuracy
 from irpo_lib.store import COMPLETE, MANIFEST, read_json, replace_file
 
 #: (the row's words, the arm, the paper's method), in Table 1's order; the last four are not in the paper.
@@ -47,6 +47,8 @@ def table_rows(runs: Sequence[Run]) -> pd.DataFrame:
             for measure in ("greedy", "majority"):
                 have = [r for r in some if (r.of(model, "evaluate") / f"{measure}.csv").is_file()]
                 if have:
+                    if "RPO" in label and (loss := have[0].loss(model)) != IRPO:  # a run with alpha=0
+                        label, method = label.replace("Iterative RPO", f"Iterative {loss}"), ""
                     row = {"task": task, "row": label, "model": model, "measure": measure}
                     paper = paper_accuracy(task, method, iteration, measure, DATA / "paper" / "tables.csv")
                     rows.append(row | _accuracy(have, model, measure) | {"paper": paper})
