@@ -9,6 +9,7 @@ import pytest
 
 from irpo_lib.cli import _parser, main
 from irpo_lib.config import load_config, parse_overrides
+from irpo_lib.iteration import Experiment
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -49,6 +50,32 @@ def test_a_documented_command_can_be_given(command, tmp_path, monkeypatch, capsy
         monkeypatch.chdir(tmp_path)
         assert main(arguments(command)) == 0
         assert capsys.readouterr().out.strip()
+
+
+READING = [c for c in commands() if arguments(c)[0] in ("status", "report", "table", "figures", "claims")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a small run under the names that the documents use for runs."""
+    place = tmp_path_factory.mktemp("place")
+    small = {"train_problems": 24, "test_problems": 20, "majority_problems": 4, "majority_samples": 4, "samples": 4,
+             "max_steps": 2, "probe_every": 1, "probe_pairs": 4, "iterations": 1, "temperatures": [0.8],
+             "majority_iterations": [0]}  # fmt: skip
+    config = load_config("mini", "gsm8k-mini", **small)
+    Experiment(config, place / "runs/mini-gsm8k-mini").run()
+    (place / "runs/reproduce/gsm8k-mini").mkdir(parents=True)
+    (place / "runs/reproduce/gsm8k-mini/seed-0").symlink_to(place / "runs/mini-gsm8k-mini")
+    return place
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_documented_command_that_reads_a_run_does_so(command, place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    assert main(arguments(command)) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out.splitlines()
+    assert out
+    assert all(Path(line).stat().st_size for line in out if line.startswith("runs/"))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -53,8 +53,14 @@ class Verdict:
 
 
 def judge(claim: Claim, runs: Sequence[Run]) -> Verdict:
-    """The verdict on a claim, from all runs of its task."""
+    """The verdict on a claim, from all runs of its task.
+
+    Raises:
+        UserError: the runs lack an arm or an iteration that the claim is about.
+    """
     effects = tuple(claim.effects(runs))
+    if not effects:
+        raise UserError(f"'{claim.name}' is about more iterations than these runs have")
     if len(runs) < claim.seeds:
         return Verdict(claim, f"undecided ({len(runs)} of {claim.seeds} seeds)", effects)
     if all(e.low > 0 for e in effects):
@@ -78,7 +84,7 @@ def judge_all(runs: Sequence[Run], claims: Sequence[Claim]) -> list[Verdict]:
                 continue
             try:
                 found.append(judge(claim, some))
-            except UserError:  # its arms were not part of these runs
+            except UserError:  # its arms or iterations were not part of these runs
                 continue
     if not found:
         raise UserError("these runs hold no arm that a claim is about: make them with `irpo reproduce`")
