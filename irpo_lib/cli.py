@@ -52,7 +52,11 @@ def run(args: argparse.Namespace) -> None:
     from irpo_lib.models import check_weights, load_tokenizer
     from irpo_lib.tasks import get_task, read_split
 
-    # What would stop the first notebook stops here, before anything is written.
+    # What would stop a notebook stops here, before anything is written.
+    if not config.probe_every:
+        raise UserError(
+            "probe_every=0 leaves notebook 05 nothing to show: set it to 1 or more (`irpo reproduce` takes 0)"
+        )
     load_tokenizer(config.model)
     check_weights(config.model)
     for split in ("train", "test"):

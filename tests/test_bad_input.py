@@ -124,6 +124,7 @@ def test_presets_of_ones_own(fails, tmp_path, text, part):
     [
         (["run", "--preset", "minni"], "did you mean 'mini'?"),
         (["run", "--set", "model=./no-such-model"], "./no-such-model does not exist"),
+        (["run", "--set", "probe_every=0"], "set it to 1 or more"),
         (["status", "no-such-run"], "no-such-run does not exist"),
         (["table", "."], "holds no run with an evaluated M0 yet"),
     ],
