@@ -145,8 +145,8 @@ EXERCISES = [
     ),
     Exercise(
         spread,
-        "Three seeds gave 71.4, 67.5 and 57.0 % for the same training. How large is their spread? It is the number "
-        "behind ± in the README's table.",
+        "Three seeds once gave 71.4, 67.5 and 57.0 % for the same training. How large is their spread? It is what "
+        "stands behind ± in the tables of `irpo table`.",
         1,
         5,
         "The mean was estimated from the same numbers, which costs one degree of freedom: divide by $n - 1$.",
