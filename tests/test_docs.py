@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from test_report import SMALL
 
 from irpo_lib.cli import _parser, main
 from irpo_lib.config import load_config, parse_overrides
@@ -59,9 +60,7 @@ READING = [c for c in commands() if arguments(c)[0] in ("status", "report", "tab
 def place(tmp_path_factory) -> Path:
     """A folder with a small run under the names that the documents use for runs."""
     place = tmp_path_factory.mktemp("place")
-    small = {"train_problems": 24, "test_problems": 20, "majority_problems": 4, "majority_samples": 4, "samples": 4,
-             "max_steps": 2, "probe_every": 1, "probe_pairs": 4, "iterations": 1, "temperatures": [0.8],
-             "majority_iterations": [0]}  # fmt: skip
+    small = SMALL | {"iterations": 1, "temperatures": [0.8], "majority_iterations": [0]}
     config = load_config("mini", "gsm8k-mini", **small)
     Experiment(config, place / "runs/mini-gsm8k-mini").run()
     (place / "runs/reproduce/gsm8k-mini").mkdir(parents=True)

@@ -94,7 +94,7 @@ def open_run(folder: Path) -> RunFolder:
 
 
 def find_seed_model(run: RunFolder) -> str | None:
-    """M0: the model of the recorded overrides, or of any preset, that has the hash which the run has for it."""
+    """M0: the model of the recorded overrides or preset, or of any preset, with the hash that the run has for it."""
     from irpo_lib.models import model_hash
 
     first = run.loop("train").get(1) or run.loop("generate").get(1) or run.loop("evaluate").get(0)

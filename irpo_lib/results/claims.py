@@ -75,8 +75,9 @@ def judge_all(runs: Sequence[Run], claims: Sequence[Claim]) -> list[Verdict]:
         UserError: nothing that any claim is about was run, or a loop was trained by another loss than the paper's.
     """
     for run in runs:
-        if run.loss("M1") != IRPO:
-            raise UserError(f"{run.folder} was trained by {run.loss('M1')}, and the claims are about {IRPO}")
+        loss = run.loss("M1")
+        if loss != IRPO:
+            raise UserError(f"{run.folder} was trained by {loss}, and the claims are about {IRPO}")
     found = []
     for task, some in by_task(runs).items():
         for claim in claims:

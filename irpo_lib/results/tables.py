@@ -46,15 +46,22 @@ def table_rows(runs: Sequence[Run]) -> pd.DataFrame:
         for label, model, method, iteration in wanted:
             for measure in ("greedy", "majority"):
                 have = [r for r in some if (r.of(model, "evaluate") / f"{measure}.csv").is_file()]
-                if have:
-                    if "RPO" in label and (loss := have[0].loss(model)) != IRPO:  # a run with alpha=0
-                        label, method = label.replace("Iterative RPO", f"Iterative {loss}"), ""
-                    row = {"task": task, "row": label, "model": model, "measure": measure}
-                    paper = paper_accuracy(task, method, iteration, measure, DATA / "paper" / "tables.csv")
-                    rows.append(row | _accuracy(have, model, measure) | {"paper": paper})
+                if not have:
+                    continue
+                words, published = _as_trained(label, method, have[0].loss(model))
+                row = {"task": task, "row": words, "model": model, "measure": measure}
+                paper = paper_accuracy(task, published, iteration, measure, DATA / "paper" / "tables.csv")
+                rows.append(row | _accuracy(have, model, measure) | {"paper": paper})
     if not rows:
         raise UserError("these runs hold no evaluated model yet")
     return pd.DataFrame(rows)
+
+
+def _as_trained(label: str, method: str, loss: str) -> tuple[str, str]:
+    """A row's words and the paper's method; with alpha=0 the loop is plain DPO, which the paper has no row for."""
+    if loss == IRPO or "Iterative RPO" not in label:
+        return label, method
+    return label.replace("Iterative RPO", f"Iterative {loss}"), ""
 
 
 def _accuracy(runs: Sequence[Run], model: str, measure: str) -> dict[str, Any]:
@@ -148,7 +155,7 @@ def status_table(run_dir: Path) -> str:
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} does not exist: give the folder of a run")
     stages = {f"{s.home}/{s.name}": s for s in Run(run_dir).stages}
-    width = max(26, *(len(name) + 2 for name in stages)) if stages else 26
+    width = max([26, *(len(name) + 2 for name in stages)])
     lines = [f"{'stage':<{width}}{'seconds':>9}  counts"]
     for name, stage in stages.items():
         counts = ", ".join(f"{k} {v}" for k, v in stage.counts.items())
