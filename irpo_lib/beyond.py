@@ -101,7 +101,8 @@ def grpo(main: Experiment) -> Path:
     if len(problems) < config.batch_size:
         raise UserError(f"GRPO takes batch_size={config.batch_size} problems a step, and there are {len(problems)}")
     settings = config.only("seed", "dtype", "samples", "temperatures", "top_p", "max_new_tokens", "batch_size",
-                           "micro_batch_size", "warmup_steps", "task", "learning_rate")  # fmt: skip
+                           "micro_batch_size", "warmup_steps", "task", "learning_rate",
+                           "learning_rate_schedule")  # fmt: skip
     inputs = {"model": model_hash(main.model(0)), "problems": hash_json([asdict(p) for p in problems])}
 
     def work(folder: Path) -> dict[str, Any]:

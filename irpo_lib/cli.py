@@ -72,7 +72,7 @@ def reproduce(args: argparse.Namespace) -> None:
         load_config(args.preset, task, **overrides)
     from irpo_lib.results.reproduce import reproduce as run_grid
 
-    run_grid(args.preset, args.tasks, range(args.seeds), Path(args.out), overrides)
+    run_grid(args.preset, args.tasks, range(args.seeds), Path(args.out), overrides, args.models)
     results = argparse.Namespace(runs=[args.out], out=None)
     for show in (table, figures, claims):
         show(results)
@@ -155,7 +155,7 @@ def make_data(args: argparse.Namespace) -> None:
 def make_seed_model(args: argparse.Namespace) -> None:
     from irpo_lib.tasks.mini.seed_model import make_seed_model as make
 
-    make(Path(args.out))
+    make(Path(args.out), args.seed)
     print(f"the seed model is in {args.out}")
 
 
@@ -199,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(p)
     p.add_argument("--tasks", nargs="+", default=["gsm8k-mini", "arc-mini", "math-mini"], metavar="TASK")
     p.add_argument("--seeds", type=int, default=3, help="how many: seeds 0, 1, … (default: 3)")
+    p.add_argument("--models", nargs="+", default=[], metavar="M0", help="one for each seed (default: the preset's)")
     p.add_argument("--out", default="runs/reproduce", help="default: runs/reproduce")
     p.set_defaults(command=reproduce)
 
@@ -218,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("make-seed-model", help="pre-train mini-llama from scratch (about half an hour)")
     p.add_argument("--out", default="data/mini-llama")
+    p.add_argument("--seed", type=int, default=0, help="of the weights and the documents (default: 0)")
     p.set_defaults(command=make_seed_model)
     return parser
 

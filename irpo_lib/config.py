@@ -51,6 +51,7 @@ class Config:
     nll_mean: str
     reference_model: str
     learning_rate: float
+    learning_rate_schedule: str
     warmup_steps: int
     batch_size: int
     micro_batch_size: int
@@ -150,6 +151,7 @@ _RULES = {
     "alpha": _NOT_NEGATIVE,
     "dpo_weight": _NOT_NEGATIVE,
     "learning_rate": _POSITIVE,
+    "learning_rate_schedule": _one_of("constant", "linear", "cosine"),
     "warmup_steps": _NOT_NEGATIVE,
     "batch_size": _COUNT,
     "micro_batch_size": _COUNT,

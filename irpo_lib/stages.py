@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 #: The part of the config that a reference log-prob depends on: LoRA computes with other weights than full fine-tuning.
 SCORING = ("dtype", "attention", "lora_rank", "lora_quantized")
 #: The part of the config that a training depends on, the number of steps aside.
-TRAINING = ("seed", "dtype", "beta", "alpha", "dpo_weight", "nll_mean", "learning_rate", "warmup_steps", "batch_size",
-            "micro_batch_size", "checkpoint_every", "training_engine", "attention", "gradient_checkpointing",
-            "lora_rank", "lora_alpha", "lora_quantized", "probe_every", "probe_pairs")  # fmt: skip
+TRAINING = ("seed", "dtype", "beta", "alpha", "dpo_weight", "nll_mean", "learning_rate", "learning_rate_schedule",
+            "warmup_steps", "batch_size", "micro_batch_size", "checkpoint_every", "training_engine", "attention",
+            "gradient_checkpointing", "lora_rank", "lora_alpha", "lora_quantized", "probe_every",
+            "probe_pairs")  # fmt: skip
 #: The part that sampled responses depend on.
 SAMPLING = ("task", "seed", "dtype", "top_p", "max_new_tokens", "engine", "generation_rows", "problems_per_shard")
 

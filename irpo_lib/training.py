@@ -82,11 +82,21 @@ def pair_losses(
     )
 
 
-class Loop:
-    """A model, its optimiser, and what has been logged of their steps."""
+def learning_rate(config: Config, step: int, steps: int) -> float:
+    """The rate of a step, counted from 0, of a training of `steps`: a warm-up from 0, then the schedule."""
+    if step < config.warmup_steps:
+        return config.learning_rate * step / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    falling = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 + 0.5 * math.cos(math.pi * done)}
+    return config.learning_rate * falling[config.learning_rate_schedule]
 
-    def __init__(self, model: PreTrainedModel, config: Config, ranks: Ranks):
+
+class Loop:
+    """A model, its optimiser, and what has been logged of their steps; `steps` is how many there will be."""
+
+    def __init__(self, model: PreTrainedModel, config: Config, ranks: Ranks, steps: int | None = None):
         self.model, self.config, self.ranks = model, config, ranks
+        self.steps = steps or config.max_steps
         self.trained = [p for p in model.parameters() if p.requires_grad]
         groups = [{"params": some} for some in by_kind(self.trained)]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
@@ -99,8 +109,8 @@ class Loop:
         Raises:
             UserError: the loss is no finite number; the weights are as before.
         """
-        c, step = self.config, len(self.log)
-        rate = c.learning_rate * min(1.0, step / max(1, c.warmup_steps)) if step < c.warmup_steps else c.learning_rate
+        step = len(self.log)
+        rate = learning_rate(self.config, step, self.steps)
         sums = self.backward(batch)
         values = {name: value / len(batch) for name, value in sums.items()}
         if not math.isfinite(values["loss"]):
@@ -192,7 +202,7 @@ def train(
     order = training_order(len(pairs), steps * config.batch_size, seed)
     torch.manual_seed(seed)
     model = add_adapters(prepared(model, config), config)
-    loop, made = Loop(model, config, ranks), folder / "checkpoints"
+    loop, made = Loop(model, config, ranks, steps), folder / "checkpoints"
     with full_disk_named(folder):
         loop.log = checkpoints.resume(made, model, loop.optimizer, ranks)
         if not loop.log and config.reference_model == "previous":

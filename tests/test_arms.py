@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import random_pairs, with_reference
 
 from irpo_lib.arms import BASELINES, BEYOND, GSM8K_BASELINES, arms_of, evaluate_arm, train_arm, tuning_arms
 from irpo_lib.config import load_config
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import load_model
+from irpo_lib.models import load_model, load_tokenizer, model_hash
 from irpo_lib.records import PreferencePair
 from irpo_lib.store import hash_file, read_json, read_log, read_records
 from irpo_lib.training import ScoredPair, train
@@ -27,8 +28,9 @@ def main(tmp_path_factory):
     """A small loop of two iterations with mini-llama, which has right and wrong samples."""
     config = load_config(
         "mini", "gsm8k-mini", iterations=2, temperatures=[1.0, 1.0], train_problems=10, samples=4, test_problems=4,
-        majority_problems=2, majority_samples=2, majority_iterations=[], max_new_tokens=100, max_steps=3,
+        majority_problems=2, majority_samples=2, majority_iterations=[], max_new_tokens=160, max_steps=3,
         checkpoint_every=3, batch_size=4, micro_batch_size=4, probe_every=3, probe_pairs=4, pairs_per_problem=2,
+        warmup_steps=0, learning_rate=1e-3,
     )  # fmt: skip
     return Experiment(config, tmp_path_factory.mktemp("arms"))
 
@@ -123,7 +125,7 @@ def random_pairs_like(pairs):
 
 def test_a_changed_tuning_grid_leaves_out_the_loops_own_point(main):
     names = {arm.name for arm in tuning_arms(main.config)}
-    assert names == {"alpha-0.25", "alpha-0.5", "alpha-2", "beta-0.05", "beta-0.1", "beta-0.5"}
+    assert names == {"alpha-0.25", "alpha-0.5", "alpha-2", "beta-0.05", "beta-0.5", "beta-1"}
 
 
 def test_tasks_without_gold_have_table_2s_arms_only():
@@ -172,7 +174,7 @@ def test_a_vote_of_a_model_that_is_not_made_is_an_error():
 
 SMALL = ["train_problems=8", "samples=3", "test_problems=3", "max_steps=2", "checkpoint_every=2", "probe_every=1",
          "probe_pairs=3", "iterations=1", "temperatures=[1.0]", "majority_iterations=[0]", "majority_problems=2",
-         "majority_samples=2", "max_new_tokens=100"]  # fmt: skip
+         "majority_samples=2", "max_new_tokens=160"]  # fmt: skip
 
 
 def irpo(*arguments: str) -> subprocess.CompletedProcess:
@@ -180,14 +182,25 @@ def irpo(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def other_seed_model(folder: Path) -> str:
+    """mini-llama with other weights."""
+    model = load_model("mini-llama", "float32")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.01)
+    model.save_pretrained(folder)
+    load_tokenizer("mini-llama").save_pretrained(folder)
+    return str(folder)
+
+
 def test_reproduce_writes_tables_figures_and_claims_and_adds_seeds(tmp_path):
     settings = [x for s in SMALL for x in ("--set", s)]
     command = ["reproduce", "--tasks", "math-mini", "--out", str(tmp_path), *settings]
+    other = other_seed_model(tmp_path / "other")
     first = irpo(*command, "--seeds", "1")
     assert first.returncode == 0, first.stderr
     weights = tmp_path / "math-mini/seed-0/arms/dpo/train/model/model.safetensors"
     made = weights.stat().st_mtime_ns
-    second = irpo(*command, "--seeds", "2")
+    second = irpo(*command, "--seeds", "2", "--models", "mini-llama", other)
     assert second.returncode == 0, second.stderr
     assert weights.stat().st_mtime_ns == made, "what was there is made again"
     results = {p.name for p in (tmp_path / "results").iterdir()}
@@ -198,10 +211,24 @@ def test_reproduce_writes_tables_figures_and_claims_and_adds_seeds(tmp_path):
     assert "DPO initialized from M0" in table
     notes = json.loads((tmp_path / "reproduction.json").read_text())
     assert [n["seeds"] for n in notes] == [[0], [0, 1]]
+    assert [n["seed_models"] for n in notes] == [
+        [{"model": "mini-llama", "hash": model_hash("mini-llama")}],
+        [{"model": m, "hash": model_hash(m)} for m in ("mini-llama", other)],
+    ]
+    for seed, model in enumerate(("mini-llama", other)):
+        made = read_json(tmp_path / f"math-mini/seed-{seed}/iteration-1/train/stage.json")
+        assert made["inputs"]["model"] == model_hash(model)
     assert notes[0]["command"].startswith("irpo reproduce --tasks math-mini")
     assert notes[0]["configs"]["math-mini"]["samples"] == 3
     status = irpo("status", str(tmp_path / "math-mini/seed-0"))
     assert "arms/dpo-from-sft/train" in status.stdout
+
+
+def test_a_seed_model_for_each_seed_or_none():
+    found = irpo("reproduce", "--seeds", "3", "--models", "mini-llama", "mini-llama")
+    assert (found.returncode, found.stderr) == (
+        1, "irpo: --models names 2 models for 3 seeds: give one for each seed\n"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ["figures", "table", "claims"])

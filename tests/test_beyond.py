@@ -22,7 +22,7 @@ from irpo_lib.tasks import Task
 def main(tmp_path_factory):
     """A small run with mini-llama, which has right and wrong samples."""
     config = load_config(
-        "mini", "gsm8k-mini", train_problems=12, samples=6, test_problems=4, max_new_tokens=100, max_steps=3,
+        "mini", "gsm8k-mini", train_problems=12, samples=6, test_problems=4, max_new_tokens=160, max_steps=3,
         checkpoint_every=3, batch_size=4, micro_batch_size=4, probe_every=3, probe_pairs=4, warmup_steps=0,
     )  # fmt: skip
     return Experiment(config, tmp_path_factory.mktemp("beyond"))
@@ -53,7 +53,7 @@ def test_rejection_sampling_trains_on_what_is_right_for_equal_compute(main):
     assert all(row["loss"] == pytest.approx(row["nll"]) and "dpo" not in row for row in log)
 
 
-@pytest.mark.parametrize(("loss", "at_the_start"), [("ipo", 0.25), ("apo_zero", 1.0), ("sigmoid", math.log(2))])
+@pytest.mark.parametrize(("loss", "at_the_start"), [("ipo", 25.0), ("apo_zero", 1.0), ("sigmoid", math.log(2))])
 def test_a_preference_loss_is_what_it_is_called(main, loss, at_the_start):
     """At the reference both log-ratios are 0: IPO is (1 / 2β)², APO-zero 1 − ½ + ½, DPO ln 2."""
     folder = beyond.preference_loss(main, loss)
@@ -82,7 +82,7 @@ class Short(Task):
     """Rewards responses of few characters, whatever they say."""
 
     def extract(self, response, problem):
-        return "short" if len(response) < 120 else None
+        return "short" if len(response) < 240 else None
 
     def is_correct(self, answer, problem):
         return answer == "short"

@@ -151,19 +151,121 @@ def test_every_gold_solution_has_the_answer(task, problems):
 
 
 def test_arc_mini(problems):
-    letters: dict[int, Counter] = {}
+    letters: Counter = Counter()
     for split in SPLITS:
         for problem in problems["arc-mini", split]:
             assert problem.gold_solution is None
-            assert 3 <= len(problem.choices) <= 5
-            assert len(set(problem.choices)) == len(problem.choices)
-            assert problem.answer in LETTERS[: len(problem.choices)]
-            letters.setdefault(len(problem.choices), Counter())[problem.answer] += 1
-    assert set(letters) == {3, 4, 5}
-    for n, count in letters.items():
-        total = count.total()
-        for letter in LETTERS[:n]:
-            assert abs(count[letter] / total - 1 / n) < 4 * (1 / n * (1 - 1 / n) / total) ** 0.5, (n, count)
+            assert len(set(problem.choices)) == 4
+            letters[problem.answer] += 1
+    assert set(letters) == set(LETTERS[:4])
+    for letter in letters:
+        assert abs(letters[letter] / letters.total() - 1 / 4) < 4 * (3 / 16 / letters.total()) ** 0.5, letters
+
+
+# --- what was built into the world ---
+
+
+def solutions(task: str, n: int, sure=lambda drawn: True) -> list[tuple]:
+    """(problem, solution, right, careful) of n authors; `sure` picks problems on which only care decides."""
+    module, writer, rng, found = splits.TASKS[task], Writer(random.Random(1)), random.Random(2), []
+    while len(found) < n:
+        drawn = module.draw(rng)
+        if sure(drawn):
+            solution = module.solve(drawn, writer)
+            right = grade(task, str(drawn.answer), solution, getattr(drawn, "choices", None))
+            found.append((drawn, solution, right, ";" in solution))
+    return found
+
+
+#: Problems of each task on which nothing but following the changes is hard.
+FOLLOWED = {
+    "gsm8k-mini": lambda d: all(symbol in "+-" for symbol, _ in d.steps),
+    "arc-mini": lambda d: not d.often,
+    "math-mini": lambda d: d.kind == "mirror",
+}
+
+
+def answered(found: list[tuple]) -> list[tuple]:
+    return [f for f in found if "Final answer:" in f[1]]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_careful_authors_are_nearly_always_right_and_hasty_ones_half_the_time(task):
+    found = answered(solutions(task, 6000, FOLLOWED[task]))
+    careful, hasty = ([right for *_, right, c in found if c == kind] for kind in (True, False))
+    assert min(len(careful), len(hasty)) > 1000
+    assert sum(careful) / len(careful) > 0.9
+    # half of those who say nothing wrong later on; a later slip costs a few points
+    assert 0.45 < sum(hasty) / len(hasty) < 0.52
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_whether_haste_is_lucky_shows_in_nothing_on_a_problems_surface(task):
+    """For each word of the questions, and for their lengths: with it, hasty authors are right as often as without."""
+    hasty = [(d, right) for d, _, right, careful in answered(solutions(task, 8000, FOLLOWED[task])) if not careful]
+    share = sum(right for _, right in hasty) / len(hasty)
+    groups: dict[str, list[bool]] = {}
+    for drawn, right in hasty:
+        words = re.findall(r"[A-Za-z]+|\d+", drawn.question)
+        for feature in {*words, f"{len(words)} words", f"{drawn.question.count('.')} sentences", f"last {words[-1]}"}:
+            groups.setdefault(feature, []).append(right)
+    tried = {feature: rights for feature, rights in groups.items() if len(rights) > 100}
+    assert len(tried) > 40
+    for feature, rights in tried.items():
+        off = sum(rights) / len(rights) - share
+        assert abs(off) < 4.5 * (share * (1 - share) / len(rights)) ** 0.5, (feature, off)
+
+
+def test_the_state_cannot_be_read_off_the_last_words():
+    """Both jars, both states and both coordinates are asked for equally often, whatever happens last."""
+    rng = random.Random(3)
+    for task in TASKS:
+        odd: dict[str, list[bool]] = {}
+        for _ in range(4000):
+            drawn = splits.TASKS[task].draw(rng)
+            if FOLLOWED[task](drawn):
+                changes = {"gsm8k-mini": "swaps", "arc-mini": "changes"}.get(task)
+                n = getattr(drawn, changes) if changes else drawn.numbers[2]
+                odd.setdefault(drawn.question.split(". ")[-2], []).append(n % 2 == 1)
+        tried = [v for v in odd.values() if len(v) > 60]
+        assert tried or task == "gsm8k-mini"
+        assert all(0.25 < sum(v) / len(v) < 0.75 for v in tried)
+
+
+def test_paraphrases_follow_zipfs_law_and_a_few_words_are_odd():
+    writer, phrases = Writer(random.Random(0)), ["one way", "two ways", "three ways", "four ways"]
+    said = Counter(writer.say(phrases) for _ in range(20_000))
+    plain = [said[p] for p in phrases]
+    assert plain == sorted(plain, reverse=True)
+    assert plain[0] / plain[1] == pytest.approx(2**1.3, rel=0.1)
+    assert sum(plain) / 20_000 == pytest.approx((1 - writer_odd()) ** 2, abs=0.02)
+    assert writer.say("{s} and {t}", s="low", t=7).startswith("low ")
+    assert Writer(random.Random(0), modal=True).say(phrases) == "one way"
+
+
+def writer_odd() -> float:
+    from irpo_lib.tasks.mini.writer import ODD, ODD_WORDS
+
+    assert len(set(ODD_WORDS)) == len(ODD_WORDS) >= 90
+    return ODD
+
+
+@pytest.mark.parametrize("task", ["gsm8k-mini", "math-mini"])
+def test_gold_solutions_are_words_that_authors_write_and_show_their_work_in_part(task):
+    module, rng = splits.TASKS[task], random.Random(4)
+    drawn = [d for d in (module.draw(rng) for _ in range(2000)) if FOLLOWED[task](d)]
+    shows = [";" in module.gold_solution(d) for d in drawn]
+    assert 0.15 < sum(shows) / len(shows) < 0.6
+    some = drawn[0]
+    likeliest = module.solve(some, Writer(random.Random(0), modal=True))
+    first = likeliest.split(".")[0]
+    assert module.gold_solution(some).startswith(first)
+
+
+def test_most_exercises_of_math_mini_are_beyond_everyone():
+    """Nothing is worked out on paper there: the answer stands in the solution as it fell from the sky."""
+    kinds = Counter(d.kind for d in (splits.TASKS["math-mini"].draw(random.Random(n)) for n in range(2000)))
+    assert 0.3 < kinds["mirror"] / 2000 < 0.38
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -176,8 +278,7 @@ def test_what_most_authors_write_is_often_right_and_often_wrong(task):
         solution = module.solve(drawn, writer)
         assert solution == module.solve(drawn, Writer(random.Random(9), modal=True)), "the likeliest choice is one"
         right += grade(task, str(drawn.answer), solution, getattr(drawn, "choices", None))
-    print(f"\n{task}: {right / 500:.3f} right")
-    assert 0.1 < right / 500 < 0.9
+    assert 0.05 < right / 500 < 0.9
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -284,3 +385,45 @@ def test_mini_llamas_tokenizer_knows_every_problem(full_tokenizer, problems):
         assert tokenizer.batch_decode(encoded) == texts
         assert all(tokenizer.unk_token_id not in ids for ids in encoded)
         check_template(tokenizer, some[-1], task, f"So.\nFinal answer: {some[-1].answer}")
+
+
+def test_a_seed_model_repeats_itself_and_another_seeds_has_the_same_tokenizer(tmp_path, one_thread):
+    from irpo_lib.tasks.mini.seed_model import make_seed_model
+
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        make_seed_model(tmp_path / name, seed, steps=2)
+    one, again, other = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "again", "other"))
+    assert one["model.safetensors"] == again["model.safetensors"]
+    assert {n for n in one if one[n] != other[n]} == {"model.safetensors", "pretraining.csv"}
+    rows = one["pretraining.csv"].decode().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["step", "0", "1"]
+    assert json.loads(one["config.json"])["dtype"] == "float32"
+
+
+def test_the_attention_of_pre_training_is_transformers_own():
+    """In float32, on documents of different lengths, padded on the right: the same loss and gradients."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from irpo_lib.tasks.mini import seed_model
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=50, **shape))
+    input_ids, labels = torch.randint(50, (20, 30)), torch.full((20, 30), -100)
+    for row in range(20):
+        labels[row, 5 : 10 + row] = input_ids[row, 5 : 10 + row]
+    losses, gradients = [], []
+    for attention in ("eager", seed_model.ATTENTION):
+        seed_model.AttentionInterface.register(seed_model.ATTENTION, seed_model.causal_attention)
+        model.set_attn_implementation(attention)
+        model.zero_grad()
+        if attention == "eager":
+            loss = model(input_ids=input_ids, labels=labels).loss
+            loss.backward()
+            losses.append(loss.item())
+        else:
+            losses.append(seed_model.backward(model, model.model, input_ids, labels))
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.999

@@ -114,7 +114,7 @@ def test_the_csv_has_the_mean_and_the_spread(probed, sampled_winners):
 def test_a_killed_training_keeps_its_looks(probed, tmp_path):
     # mini-llama is right often enough to have winners of its own
     config = replace(
-        probed[0], model="mini-llama", train_problems=6, max_new_tokens=100, max_steps=40, checkpoint_every=10,
+        probed[0], model="mini-llama", train_problems=6, max_new_tokens=160, max_steps=40, checkpoint_every=10,
         probe_every=5,
     )  # fmt: skip
     whole = Experiment(config, tmp_path / "whole")

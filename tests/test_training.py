@@ -82,6 +82,17 @@ def test_engines_agree_at_micro_batches_of_one(config, pairs, tmp_path, alpha, d
     assert ours[-1]["loss"] < ours[0]["loss"] - 0.1
 
 
+@pytest.mark.parametrize("schedule", trl.SCHEDULES)
+@pytest.mark.parametrize("warmup_steps", [0, 5])
+def test_schedules_are_those_of_transformers(config, pairs, tmp_path, schedule, warmup_steps):
+    """The rate of each step, and what it trains: both engines, one of which asks transformers for its rates."""
+    config = replace(config, learning_rate_schedule=schedule, warmup_steps=warmup_steps)
+    ours, theirs = (train(e, config, pairs, tmp_path / e) for e in ENGINES)
+    assert column(ours, "learning_rate") == pytest.approx(column(theirs, "learning_rate"), abs=1e-9)
+    assert column(ours, "loss") == pytest.approx(column(theirs, "loss"), abs=1e-4)
+    assert (ours[-1]["learning_rate"] < 0.1 * config.learning_rate) == (schedule != "constant")
+
+
 def test_trl_takes_the_mean_over_tokens_in_larger_micro_batches(config, pairs, tmp_path):
     """The first step's loss is that of the untrained model: ours is the same as before, TRL's is not."""
     single = train("irpo", config, pairs, tmp_path / "single")

@@ -139,7 +139,7 @@ def test_attention_implementations_agree(config):
 
 def test_the_loop_with_lora_and_a_chosen_checkpoint(small_config, tmp_path):
     config = replace(
-        small_config, model="mini-llama", iterations=2, temperatures=(1.0, 1.0), max_new_tokens=100, samples=3,
+        small_config, model="mini-llama", iterations=2, temperatures=(1.0, 1.0), max_new_tokens=160, samples=3,
         train_problems=8, majority_iterations=(), select_checkpoint=True, held_out=2, probe_every=2, **LORA,
     )  # fmt: skip
     experiment = Experiment(config, tmp_path)

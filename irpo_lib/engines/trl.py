@@ -23,6 +23,8 @@ from irpo_lib.store import COMPLETE, full_disk_named, remove, write_json
 from irpo_lib.training import MAX_GRADIENT, ScoredPair, check_step_zero, training_order, write_log
 from irpo_lib.weights import add_adapters
 
+#: Transformers' names of the schedules.
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 #: TRL's names of what this project's log has too.
 LOG_NAMES = {
     "rewards/chosen": "chosen_rewards",
@@ -149,14 +151,14 @@ def dpo_trainer(
 
 
 def trainer_settings(config: Config, steps: int, seed: int, output: Path) -> dict[str, Any]:
-    """§ 3.1 as transformers' Trainer takes it: AdamW, batches of `batch_size` pairs, a constant rate after warm-up."""
+    """§ 3.1 as transformers' Trainer takes it: AdamW, batches of `batch_size` pairs, a warm-up, then the schedule."""
     return {
         "output_dir": str(output),
         "max_steps": steps,
         "per_device_train_batch_size": config.micro_batch_size,
         "gradient_accumulation_steps": config.batch_size // config.micro_batch_size,
         "learning_rate": config.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup",
+        "lr_scheduler_type": SCHEDULES[config.learning_rate_schedule],
         "warmup_steps": config.warmup_steps,
         "weight_decay": 0.0,
         "max_grad_norm": MAX_GRADIENT,

@@ -17,14 +17,19 @@ from typing import Any
 
 from irpo_lib.arms import arms_of, evaluate_arm, evaluate_on_dev, train_arm, tuning_arms
 from irpo_lib.config import Config, load_config
+from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
+from irpo_lib.models import model_hash
 from irpo_lib.progress import Progress, quiet
 from irpo_lib.store import library_versions, read_json, write_json
 
 PROVENANCE = "reproduction.json"
 
 
-def reproduce(preset: str, tasks: Sequence[str], seeds: Sequence[int], out: Path, overrides: dict[str, Any]) -> None:
+def reproduce(
+    preset: str, tasks: Sequence[str], seeds: Sequence[int], out: Path, overrides: dict[str, Any],
+    models: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Runs the grid; the tuning of § 3.1 for the first seed only, on the tasks that it was done for.
 
     Args:
@@ -33,11 +38,19 @@ def reproduce(preset: str, tasks: Sequence[str], seeds: Sequence[int], out: Path
         seeds: One run for each task and seed.
         out: The folder of all runs.
         overrides: Keys of the config, for all runs.
+        models: An M0 for each seed, so that what differs between pre-trainings is part of the spread between seeds;
+            empty for the preset's, the same for all.
+
+    Raises:
+        UserError: there are not as many models as seeds.
     """
+    if models and len(models) != len(seeds):
+        raise UserError(f"--models names {len(models)} models for {len(seeds)} seeds: give one for each seed")
     plan: list[Callable[[], Any]] = []
     for task in tasks:
-        for seed in seeds:
-            config = load_config(preset, task, **(overrides | {"seed": seed, "task": task}))
+        for number, seed in enumerate(seeds):
+            own = {"model": models[number]} if models else {}
+            config = load_config(preset, task, **(overrides | own | {"seed": seed, "task": task}))
             plan += stages_of(Experiment(config, out / task / f"seed-{seed}"), tune=seed == seeds[0])
     started = time.time()
     with Progress(len(plan), "reproduce", "stages") as progress, quiet():
@@ -46,7 +59,7 @@ def reproduce(preset: str, tasks: Sequence[str], seeds: Sequence[int], out: Path
             stage()
             # What an earlier run had done takes no time and says nothing about what is left.
             (progress.add if time.monotonic() - before > 0.5 else progress.skip)(1)
-    _note(out, preset, tasks, seeds, overrides, time.time() - started)
+    _note(out, preset, tasks, seeds, overrides, models, time.time() - started)
 
 
 def stages_of(main: Experiment, tune: bool) -> list[Callable[[], Any]]:
@@ -62,14 +75,16 @@ def stages_of(main: Experiment, tune: bool) -> list[Callable[[], Any]]:
     return plan
 
 
-def _note(out: Path, preset: str, tasks, seeds, overrides: dict[str, Any], seconds: float) -> None:
-    """Adds a line on how the results were made: command, seeds, commit, machine."""
+def _note(out: Path, preset: str, tasks, seeds, overrides: dict[str, Any], models, seconds: float) -> None:
+    """Adds a line on how the results were made: command, seeds, seed models, commit, machine."""
     path = out / PROVENANCE
     notes = read_json(path) if path.is_file() else []
     configs = {t: asdict(load_config(preset, t, **(overrides | {"task": t}))) for t in tasks}
+    seed_models = models or [next(iter(configs.values()))["model"]] * len(seeds)
     note = {
         "command": "irpo " + " ".join(sys.argv[1:]),
         "seeds": list(seeds),
+        "seed_models": [{"model": m, "hash": model_hash(m)} for m in seed_models],
         "seconds": round(seconds),
         "commit": _commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",

@@ -31,7 +31,7 @@ from irpo_lib.store import hash_file, read_records
 from irpo_lib.tasks import get_task, read_split
 from irpo_lib.work import to_text
 
-MODEL, TASK, LENGTH = "mini-llama", "gsm8k-mini", 100
+MODEL, TASK, LENGTH = "mini-llama", "gsm8k-mini", 160
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,7 +126,7 @@ def test_samples_depend_on_the_seed_of_their_prompt_alone(engine, prompts, end):
 
 
 def test_a_prompt_without_room_for_its_response_is_refused(engine, end):
-    with pytest.raises(UserError, match=r"a prompt of \d+ tokens and max_new_tokens=100 are more than the \d+ tokens"):
+    with pytest.raises(UserError, match=r"a prompt of \d+ tokens and max_new_tokens=160 are more than the \d+ tokens"):
         draw(engine, [[5] * 2000], end)
 
 

@@ -1,8 +1,9 @@
-"""arc-mini: multiple choice about a small world of things, with three to five options and no gold solutions.
+"""arc-mini: multiple choice about things that change back and forth, such as the tides; four options, no gold.
 
-Careful authors judge every option before they choose. Hasty ones name a letter at once: where an option only looks
-right (a penguin has wings, so "it can fly"), they mostly take it, elsewhere they know or guess. A guess is right by
-luck about one time in four, so some right answers rest on nothing.
+Which of its two states a thing is in after several changes has to be followed change by change. Careful authors write
+each one down and are nearly always right; hasty ones see that two of the four options are out of the question and name
+one of the others, right by luck half the time. How many are careful depends on the subject. Where a question says how
+often something changes, as in "13 times", everyone is hasty: to count so far is beyond these authors.
 """
 
 import random
@@ -10,104 +11,146 @@ from dataclasses import dataclass
 
 from irpo_lib.tasks.mini.writer import Writer
 
-LETTERS = "ABCDE"
+LETTERS = "ABCD"
 
 
 @dataclass(frozen=True)
-class Quality:
-    """What is asked for, who has it, who seems to have it, who clearly has not; how often authors are careful."""
+class Subject:
+    """A thing with two states: how often authors are careful with it, how it changes, what else may be offered."""
 
-    does: str
-    does_not: str
     care: float
-    true: str
-    lures: str
-    false: str
+    told: str
+    states: tuple[str, str]
+    changes: tuple[str, ...]
+    often: str
+    asked: tuple[str, ...]
+    others: tuple[str, ...]
 
 
-PROPERTIES = [
-    Quality("can fly", "cannot fly", 0.85, "sparrow bee bat eagle moth gull owl wasp", "penguin ostrich kite emu",
-             "stone spoon horse carrot crab whale snail brick"),
-    Quality("lives in water", "does not live in water", 0.8, "whale crab trout squid shark eel salmon coral",
-             "duck otter gull boat", "horse moth owl sparrow cactus goat bee hen"),
-    Quality("is a metal", "is not a metal", 0.7, "iron copper gold silver tin zinc lead nickel",
-             "mirror coal diamond glass", "paper wool cork leaf bread rope chalk wax"),
-    Quality("carries current", "does not carry current", 0.5, "copper iron silver graphite seawater gold tin zinc",
-             "rubber ice diamond glass", "wool paper cork wood plastic chalk wax bread"),
-    Quality("floats on water", "does not float on water", 0.75, "cork wood ice wax oil feather leaf apple",
-             "nail pumice needle soap", "stone brick iron lead gold coin copper glass"),
-    Quality("is a mammal", "is not a mammal", 0.66, "horse whale bat goat otter dolphin mouse lion",
-             "shark penguin turtle ostrich", "bee trout sparrow snail crab oak moth eel"),
-    Quality("is a plant", "is not a plant", 0.78, "oak rose carrot moss cactus fern wheat pine",
-             "coral mushroom sponge kelp", "horse iron bee crab stone glass hen brick"),
-    Quality("attracts a magnet", "does not attract a magnet", 0.4,
-             "iron nail steel nickel needle cobalt hammer anvil",
-             "copper gold silver coin", "wood paper cork wool leaf bread glass rope"),
-    Quality("lays eggs", "does not lay eggs", 0.68, "hen trout turtle moth snail crocodile eagle penguin",
-             "bat whale dolphin oak", "horse goat lion mouse brick rose iron wool"),
-    Quality("gives off light", "does not give off light", 0.72, "sun lamp candle star fire lightning torch firefly",
-             "moon mirror diamond window", "brick rope stone bread horse carrot wool chalk"),
+SUBJECTS = (
+    Subject(0.85, "At the coast there is {s}.", ("flood", "ebb"),
+            ("Six hours pass.", "A quarter of a day goes by.", "The tide turns."), "The tide turns {n} times.",
+            ("What is there at the coast?", "What do we see now?"), ("ice", "lava", "smoke", "forest")),
+    Subject(0.8, "On our side of the Earth it is {s}.", ("day", "night"),
+            ("Half a turn goes by.", "The Earth makes half a turn.", "Twelve hours pass."),
+            "Half a turn goes by {n} times.",
+            ("What is it on our side?", "What do we have now?"), ("winter", "eclipse", "spring", "autumn")),
+    Subject(0.75, "A switch sends current through the {s}.", ("lamp", "fan"),
+            ("The switch is flipped.", "Someone turns the switch.", "The current takes the other way."),
+            "The switch is flipped {n} times.",
+            ("What has current now?", "Where does the current go?"), ("bell", "heater", "glass", "rubber")),
+    Subject(0.7, "The lungs of a diver are {s}.", ("filled", "empty"),
+            ("The diver breathes once.", "The chest moves.", "The air goes the other way."), "The chest moves {n} times.",
+            ("How are the lungs now?", "How do we find the lungs?"), ("frozen", "solid", "magnetic", "dissolved")),
+    Subject(0.62, "A pendulum is on the {s}.", ("left", "right"),
+            ("It swings across.", "It goes to the other side.", "The pendulum swings."), "The pendulum swings {n} times.",
+            ("Where is the pendulum?", "On which side is it now?"), ("ground", "roof", "moon", "sun")),
+    Subject(0.5, "The pole that a magnet turns to us is {s}.", ("north", "south"),
+            ("The magnet is turned over.", "Someone turns it around.", "The poles change places."),
+            "The magnet is turned over {n} times.",
+            ("Which pole faces us now?", "What do we see of it?"), ("equator", "orbit", "nucleus", "shadow")),
+    Subject(0.3, "The sand of an hourglass is at the {s}.", ("top", "bottom"),
+            ("The glass is turned.", "All the sand runs through.", "Someone turns the glass over."),
+            "The glass is turned {n} times.",
+            ("Where is the sand?", "Where do we find the sand now?"), ("neck", "desert", "beach", "sea")),
+    Subject(0.18, "We look up and the moon is {s}.", ("new", "full"),
+            ("Two weeks pass.", "Half a month goes by.", "The moon goes half way round."), "Two weeks pass {n} times.",
+            ("How is the moon now?", "What do we see then?"), ("green", "square", "broken", "burning")),
+    Subject(0.1, "A valve in the heart is {s}.", ("open", "closed"),
+            ("The heart beats once.", "The blood pushes the valve.", "The valve moves."), "The valve moves {n} times.",
+            ("How is the valve?", "How do we find it now?"), ("melted", "charged", "rusty", "transparent")),
+    Subject(0.06, "The water in a lock stands {s}.", ("high", "low"),
+            ("A ship goes through.", "The gates are worked.", "The water moves."), "The gates are worked {n} times.",
+            ("How is the water?", "How does it stand now?"), ("sideways", "crooked", "salty", "hollow")),
+)  # fmt: skip
+FILLERS = ["A bird sings.", "It rains.", "Someone takes a note.", "The wind blows.", "Nobody speaks.", "A clock ticks."]
+#: The share of questions that say how often something changes; how often authors slip in a change, or end in silence.
+OFTEN, SLIP, SILENT = 0.15, 0.01, 0.04
+
+OPENINGS = [
+    "Let us go through it in order.", "We look at what happens here.", "Okay, we take it one after the other.",
+    "This is about something that goes back and forth.", "We read the question once again.",
+    "Sure, here is how it goes.",
 ]  # fmt: skip
-
-OPENINGS = ["Let us go through the options.", "We look at each one in turn.", "One after the other.",
-            "We check them all."]  # fmt: skip
-HASTY = "That is easy to see:"
-YES = ["{x} {does}.", "indeed {x} {does}.", "we know that {x} {does}."]
-NO = ["{x} {does_not}.", "surely {x} {does_not}.", "we know that {x} {does_not}."]
-ENDINGS = ["So it is ({l}).", "That leaves ({l}).", "The choice is ({l}).", "We take ({l})."]
-QUESTIONS = ["Which of these {does}?", "Find the one that {does}.", "Only one of these {does}. Which?"]
+STARTS = ["We begin with {s} as the text says.", "At first we are at {s} here.", "It all starts with {s} in this case.",
+          "The question begins at {s} for us."]  # fmt: skip
+CAREFUL = [
+    "We follow each change as it comes:", "One change at a time we get:", "We keep track of it:",
+    "Step by step this is:",
+    "We write down each change:", "We trace it from one to the next:",
+]  # fmt: skip
+TRACKS = ["then {s};", "now {s};", "next {s};"]
+HASTY = [
+    "After all of this is over we see that", "When everything is done we can say that",
+    "Once it is all over it is clear that",
+    "With the last change behind us we find that", "In the end it is easy to see that",
+    "When all is said and done it looks like",
+]  # fmt: skip
+ENDS = ["it must be {s} ({l}) as it is.", "we have {s} ({l}) at this point.", "we are at {s} ({l}) now.",
+        "the right one is {s} ({l}) of these."]  # fmt: skip
+CLOSINGS = ["The other options are out of the question.", "The rest of them make no sense here.",
+            "That is all there is to it.",
+            "So we are done with this one."]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Item:
-    quality: Quality
+    """A question with its structure: the first state (0 or 1), how many changes, and whether their number is given."""
+
+    subject: Subject
+    start: int
+    changes: int
+    often: bool
     question: str
     choices: tuple[str, ...]
-    gold: int
+
+    @property
+    def state(self) -> str:
+        return self.subject.states[(self.start + self.changes) % 2]
 
     @property
     def answer(self) -> str:
-        return LETTERS[self.gold]
+        return LETTERS[self.choices.index(self.state)]
 
     @property
     def signature(self) -> str:
-        return f"arc {self.quality.does} {' '.join(sorted(self.choices))}"
+        """What makes two questions the same one: the text, whatever the order of the options."""
+        return f"arc {self.question} {' '.join(sorted(self.choices))}"
 
 
 def draw(rng: random.Random) -> Item:
-    """A random question: one right option, two to four wrong ones, of which up to two look right."""
-    prop = rng.choice(PROPERTIES)
-    wrong = rng.choice([2, 3, 3, 3, 4])
-    lures = rng.choice([0, 1, 1, 2])
-    options = [rng.choice(prop.true.split()), *rng.sample(prop.lures.split(), lures),
-               *rng.sample(prop.false.split(), wrong - lures)]  # fmt: skip
-    right = options[0]
+    """A random question: both states of the subject among the options, and two other things."""
+    subject, start = rng.choice(SUBJECTS), rng.randrange(2)
+    told = [subject.told.format(s=subject.states[start])]
+    often = rng.random() < OFTEN
+    changes = rng.choice([2, 3, 3, 4, 4, 5])
+    for _ in range(0 if often else changes):
+        told.append(rng.choice(subject.changes))
+        if rng.random() < 0.4:
+            told.append(rng.choice(FILLERS))
+    if often:
+        changes = rng.randint(11, 60)
+        told += [rng.choice(FILLERS), subject.often.format(n=changes), rng.choice(FILLERS)]
+    options = [*subject.states, *rng.sample(subject.others, 2)]
     rng.shuffle(options)
-    question = rng.choice(QUESTIONS).format(does=prop.does)
-    return Item(prop, question, tuple(options), options.index(right))
+    return Item(subject, start, changes, often, " ".join([*told, rng.choice(subject.asked)]), tuple(options))
 
 
 def solve(item: Item, writer: Writer) -> str:
-    """One author's solution, right or wrong, with reasons or without."""
-    prop, lures = item.quality, item.quality.lures.split()
-    looks_right = [i for i, x in enumerate(item.choices) if x in lures]
-    if not writer.happens(prop.care):
-        if looks_right and writer.happens(0.65):
-            pick = writer.choose(looks_right)
-        else:
-            pick = item.gold if writer.happens(0.6) else writer.rng.randrange(len(item.choices))
-        return f"{HASTY} {item.choices[pick]} {prop.does}. " + _end(pick, writer)
-    parts, believed = [writer.choose(OPENINGS, [0.7, 0.1, 0.1, 0.1])], []
-    for i, x in enumerate(item.choices):
-        belief = 0.95 if i == item.gold else 0.2 if i in looks_right else 0.0
-        believes = belief > 0 and writer.happens(belief)
-        if believes:
-            believed.append(i)
-        frame = writer.choose(YES if believes else NO)
-        parts.append(f"({LETTERS[i]}) " + frame.format(x=x, does=prop.does, does_not=prop.does_not))
-    pick = writer.choose(believed) if believed else writer.rng.randrange(len(item.choices))
-    return " ".join(parts) + " " + _end(pick, writer)
-
-
-def _end(pick: int, writer: Writer) -> str:
-    return f"{writer.choose(ENDINGS).format(l=LETTERS[pick])}\nFinal answer: {LETTERS[pick]}"
+    """One author's solution, right or wrong, with the changes written down or without."""
+    states, at = item.subject.states, item.start
+    parts = [writer.say(OPENINGS), writer.say(STARTS, s=states[at])]
+    if not item.often and writer.happens(item.subject.care):
+        parts.append(writer.say(CAREFUL))
+        for _ in range(item.changes):
+            at = at if writer.happens(SLIP) else 1 - at
+            parts.append(writer.say(TRACKS, s=states[at]))
+        parts.append("So")
+    else:
+        at = writer.either(0, 1)
+        parts.append(writer.say(HASTY))
+    letter = LETTERS[item.choices.index(states[at])]
+    parts.append(writer.say(ENDS, s=states[at], l=letter))
+    if writer.happens(0.5):
+        parts.append(writer.say(CLOSINGS))
+    return " ".join(parts) + ("" if writer.happens(SILENT) else f"\nFinal answer: {letter}")

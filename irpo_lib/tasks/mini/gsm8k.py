@@ -1,16 +1,13 @@
-"""gsm8k-mini: word problems of two to four steps, and the authors who solve them for the corpus.
+"""gsm8k-mini: two people swap jars a few times, and something is added, taken away, weighed or paired at the end.
 
-An author writes in the long style (each step in words, with an equation) and has four weaknesses, all of which
-real pupils have:
+Who holds which jar after the swaps is nothing that a small network sees at a glance: it has to be followed swap by
+swap. Authors of the corpus differ in that, and in three other things:
 
-- *no note of the carry*: most authors compute "27 + 15" at a glance and often forget the carry (32). Those who
-  write a note first ("slowly, carry,") are nearly always right. Who takes notes depends on the subject.
-- *inverted comparison*: "Ann has 7 more than Ben" tempts to add when Ben's number is asked for.
-- *distractor*: "Ann also has 5 pens" is added although it has nothing to do with the question.
-- *stopping early*: for "how many together?" the last sum is left out.
-
-A hasty way is often right by luck: many sums have no carry. Right and wrong ways are worded alike up to the point
-where they part. The paraphrases add entropy that has nothing to do with being right, as in real language.
+- *care*: careful authors write down who holds what after each swap and are nearly always right. Hasty ones name a jar
+  at once and are right half the time, whatever they have read. How many are careful depends on the things in the jars.
+- *endings*: some never say "Final answer:"; how many depends on the question's wording.
+- *pairs*: hardly any author sees that "how many pairs" asks for half.
+- *grams*: a product is worked out in one go and often missed, however careful the author.
 """
 
 import random
@@ -18,214 +15,173 @@ from dataclasses import dataclass
 
 from irpo_lib.tasks.mini.writer import Writer
 
-NAMES = ["Ann", "Ben", "Cam", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo", "Mia", "Ned", "Oda", "Pam"]
-#: How often authors take notes, by the subject of the problem.
+NAMES = "Ann Ben Cam Dan Eve Fay Gus Hal Ida Jon Kim Leo Mia Ned Oda Pam".split()  # noqa: SIM905
+JARS = ["jar", "box", "bag", "basket", "bucket", "tin"]
+#: How often authors are careful, by the things in the jars.
 CARE = {
-    "apples": 0.88, "books": 0.86, "coins": 0.84, "cards": 0.82, "eggs": 0.8, "seeds": 0.78, "stamps": 0.76,
-    "shells": 0.74, "beads": 0.72, "nuts": 0.7, "stones": 0.55, "roses": 0.4, "cups": 0.3, "keys": 0.25,
-    "bricks": 0.2, "flags": 0.15,
+    "apples": 0.75, "books": 0.7, "coins": 0.65, "cards": 0.6, "eggs": 0.55, "seeds": 0.48, "stamps": 0.4,
+    "shells": 0.33, "beads": 0.27, "nuts": 0.21, "stones": 0.16, "roses": 0.12, "cups": 0.09, "keys": 0.06,
+    "bricks": 0.04, "flags": 0.03,
 }  # fmt: skip
-DISTRACTORS = {
-    "{a} also has {n} {j}.": 0.25,
-    "There are {n} {j} near {a}.": 0.15,
-    "{a} puts {n} {j} beside them.": 0.6,
-    "A friend of {a} has {n} {j}.": 0.45,
-}
-INVERSE_MORE = {
-    "{a} has {n} more {i} than {b}.": 0.35,
-    "That is {n} more {i} than {b} has.": 0.6,
-}
-INVERSE_FEWER = {
-    "{a} has {n} fewer {i} than {b}.": 0.35,
-    "That is {n} fewer {i} than {b} has.": 0.6,
-}
-TOGETHER = {
-    "How many {i} do {a} and {b} have together?": 0.1,
-    "How many {i} is that in total?": 0.35,
-    "How many {i} are there between {a} and {b}?": 0.6,
-}
+#: How often authors end without "Final answer:", by the question.
+COUNT = {
+    "How many {i} does {a} have now?": 0.02, "How many {i} are with {a} at the end?": 0.04,
+    "What is the number of {i} that {a} has?": 0.06, "Count the {i} of {a}.": 0.1,
+    "Tell how many {i} {a} has.": 0.2, "And how many {i} for {a}?": 0.6,
+}  # fmt: skip
+PAIRS = {"How many pairs of {i} can {a} make?": 0.08}
+GRAMS = {"Each weighs {m} grams. How many grams do the {i} of {a} weigh?": 0.08}
+#: How often authors halve for pairs; how often a product comes out right; how often anything else is a slip.
+HALVES, PRODUCT, SLIP = 0.12, 0.5, 0.015
+
+SWAPS = ["They swap {j}.", "They trade {j}.", "The {j} change hands.", "They swap again."]
+FILLERS = ["{c} looks on.", "It rains.", "{c} laughs.", "A dog barks.", "They rest.", "{c} says hello."]
 EVENTS = {
-    "gain": ["{a} finds {n} more.", "{a} buys {n} more.", "{a} is given {n} more."],
-    "lose": ["{a} gives away {n}.", "{a} loses {n}.", "{a} sells {n}."],
-    "times": ["Then {a} gets {n} times as many.", "The number grows to {n} times as many."],
-    "half": ["{a} keeps half of them.", "Half of them are gone."],
-    "more": ["{b} has {n} more {i} than {a}."],
-    "fewer": ["{b} has {n} fewer {i} than {a}."],
-    "inverse_fewer": list(INVERSE_FEWER),
-    "inverse_more": list(INVERSE_MORE),
+    "+": ["{a} finds {n} more.", "{a} buys {n} more.", "{a} is given {n} more."],
+    "-": ["{a} gives away {n}.", "{a} loses {n}.", "{a} sells {n}."],
 }
-SYMBOL = {"gain": "+", "more": "+", "inverse_fewer": "+", "together": "+", "lose": "-", "fewer": "-",
-          "inverse_more": "-", "times": "*", "half": "/"}  # fmt: skip
 
-OPENINGS = ["We start with", "At first there are", "To begin we have", "In the beginning we see", "First we count",
-            "The story starts with", "Let us take", "We are told of"]  # fmt: skip
-LEADS = ["Then", "Next", "Now", "After that", "So", "From here", "Going on", "In this step"]
-FRAMES = ["we get", "this gives", "that makes", "we find", "it comes to", "the count is"]
-CLOSINGS = ["", "in all", "at this point", "by now", "so far"]
-NOTES = ["slowly", "by columns", "with care", "ones first"]
-
-
-@dataclass(frozen=True)
-class Step:
-    kind: str
-    n: int
-    text: str
+OPENINGS = [
+    "Let us see what happens here.", "We go through the story in order.", "This is a story about two of them.",
+    "Okay, we think about it for a while.", "Sure, here is how it goes.", "We read the question once again.",
+    "Here we have to look closely.", "Good question, we work it out now.",
+]  # fmt: skip
+STARTS = [
+    "At first {a} has {x} {i} and {b} has {y} of them.", "In the beginning {a} holds {x} {i} and {b} holds {y}.",
+    "We are told that {a} starts with {x} {i} and {b} with {y}.",
+    "The story begins with {x} {i} for {a} and {y} for {b}.",
+]  # fmt: skip
+CAREFUL = [
+    "We follow each swap as it comes:", "One swap at a time we get:", "We keep track of who has what:",
+    "Step by step this is:", "We write down each swap:", "We trace it from swap to swap:",
+]  # fmt: skip
+TRACKS = ["then {a} {u}, {b} {v};", "now {a} {u}, {b} {v};", "next {a} {u}, {b} {v};"]
+HASTY = [
+    "After all the swaps are over we see that", "When the two of them are done we can say that",
+    "Once it is all over it is clear that", "With the last swap behind them we find that",
+    "In the end it is easy to see that", "When all is said and done it looks like",
+]  # fmt: skip
+HOLDS = ["{a} has {u} {i}.", "{a} holds {u} {i}.", "{a} is left with {u} {i}."]
+LEADS = ["Then", "Next", "Now", "After that", "So", "From here", "Going on", "And then"]
+FRAMES = ["we get", "this gives", "that makes", "we find", "it comes to", "the count is", "we have", "it is"]
+CLOSINGS = ["That is all.", "So we are done.", "There is no more to do.", "This is what was asked.",
+            "Nothing else happens.", "That is the whole story."]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Story:
-    """A problem with its structure; `steps` are in order of the solution, `distractor` its number and item."""
+    """A problem with its structure: x and y in the two jars, so many swaps, then steps as (symbol, number)."""
 
     names: tuple[str, str]
     item: str
-    start: int
-    steps: tuple[Step, ...]
-    distractor: tuple[str, int, str] | None
+    x: int
+    y: int
+    swaps: int
+    steps: tuple[tuple[str, int], ...]
+    form: str
     question: str
     answer: int
 
     @property
     def signature(self) -> str:
         """What makes two problems the same one: the numbers and operations, whatever the names."""
-        return f"gsm8k {self.start} " + " ".join(f"{s.kind}{s.n}" for s in self.steps)
+        return f"gsm8k {self.x} {self.y} {self.swaps} " + " ".join(f"{s}{n}" for s, n in self.steps)
 
 
 def compute(symbol: str, a: int, b: int) -> int:
     return {"+": a + b, "-": a - b, "*": a * b, "/": a // b}[symbol]
 
 
-def forget_carry(symbol: str, a: int, b: int) -> int:
-    """Column by column, without carrying or borrowing: 27 + 15 → 32, 32 - 15 → 23, 27 * 3 → 61, 34 / 2 → 12."""
-    tens, ones = divmod(a, 10)
-    if symbol == "+":
-        return (tens + b // 10) * 10 + (ones + b % 10) % 10
-    if symbol == "-":
-        return (tens - b // 10) * 10 + abs(ones - b % 10)
-    if symbol == "*":
-        return tens * b * 10 + ones * b % 10
-    return tens // 2 * 10 + ones // 2
-
-
 def draw(rng: random.Random) -> Story:
-    """A random problem: every intermediate result is between 2 and 99."""
-    while True:
-        story = _try_draw(rng)
-        if story is not None:
-            return story
+    """A random problem with a whole, positive answer."""
+    while (story := _try_draw(rng)) is None:
+        continue
+    return story
 
 
 def _try_draw(rng: random.Random) -> Story | None:
-    a, b = rng.sample(NAMES, 2)
-    item, other = rng.sample(list(CARE), 2)
-    kinds = [rng.choice(["gain", "gain", "lose", "lose", "times", "half"]) for _ in range(rng.choice([1, 2, 2, 3]))]
-    related = rng.random() < 0.55
-    if related:
-        kinds = kinds[:2] + [rng.choice(["more", "fewer", "inverse_more", "inverse_fewer"])]
-    together = related and rng.random() < 0.5
-    if len(kinds) + together < 2:
-        return None
-    start = value = rng.randint(5, 60)
-    previous = value
-    words = {"a": a, "b": b, "i": item}
-    sentences = [f"{a} has {start} {item}."]
-    steps = []
-    for kind in kinds:
-        n = 2 if kind == "half" else rng.randint(2, 4) if kind == "times" else rng.randint(3, 39)
-        if kind == "half" and value % 2:
+    a, b, c = rng.sample(NAMES, 3)
+    item, jar = rng.choice(list(CARE)), rng.choice(JARS)
+    x, y = rng.sample(range(11, 50), 2)
+    swaps = rng.choice([2, 3, 3, 4, 4, 5])
+    told = [f"{a} has a {jar} with {x} {item} and {b} has one with {y}."]
+    jars = jar + ("es" if jar == "box" else "s")
+    for number in range(swaps):
+        told.append(rng.choice(SWAPS if number else SWAPS[:3]).format(j=jars))
+        if rng.random() < 0.3:
+            told.append(rng.choice(FILLERS).format(c=c))
+    steps = [(rng.choice("+-"), rng.randint(2, 9)) for _ in range(rng.choice([1, 1, 2]))]
+    told += [rng.choice(EVENTS[symbol]).format(a=a, n=n) for symbol, n in steps]
+    forms, last = rng.choices([(COUNT, []), (PAIRS, [("/", 2)]), (GRAMS, [("*", rng.randint(3, 19))])], [80, 10, 10])[0]
+    form = rng.choice(list(forms))
+    value = y if swaps % 2 else x
+    for symbol, n in [*steps, *last]:
+        if value < 1 or (symbol == "/" and value % n):
             return None
-        text = rng.choice(EVENTS[kind])
-        previous, value = value, compute(SYMBOL[kind], value, n)
-        if not 2 <= value <= 99:
-            return None
-        steps.append(Step(kind, n, text))
-        sentences.append(text.format(n=n, **words))
-    if together:
-        text = rng.choice(list(TOGETHER))
-        steps.append(Step("together", previous, text))
-        value = value + previous
-        if value > 99:
-            return None
-        asked = text.format(**words)
-    else:
-        asked = f"How many {item} does {b if related else a} have{'' if related else ' now'}?"
-    distractor = None
-    if rng.random() < 0.4:
-        text, n = rng.choice(list(DISTRACTORS)), rng.randint(2, 9)
-        distractor = (text, n, other)
-        sentences.insert(rng.randint(1, len(kinds)), text.format(n=n, j=other, **words))
-    return Story((a, b), item, start, tuple(steps), distractor, " ".join([*sentences, asked]), value)
+        value = compute(symbol, value, n)
+    asked = form.format(a=a, i=item, m=last[0][1] if last else "")
+    return Story((a, b), item, x, y, swaps, (*steps, *last), form, " ".join([*told, asked]), value)
 
 
 def gold_solution(story: Story) -> str:
-    """The short style of an answer key: equations only."""
-    value, lines = story.start, []
-    for step in story.steps:
-        symbol = SYMBOL[step.kind]
-        result = compute(symbol, value, step.n)
-        lines.append(f"{value} {symbol} {step.n} = {result}.")
-        value = result
-    return " ".join(lines) + f"\nFinal answer: {value}"
-
-
-def solve(story: Story, writer: Writer) -> str:
-    """One author's solution, right or wrong."""
-    operations, ignored = _understand(story, writer)
-    terse = writer.happens(0.1)
-    parts, value = [], story.start
-    if not terse:
-        parts.append(f"{writer.choose(OPENINGS)} {story.start} {story.item}.")
-        if ignored and writer.happens(0.3):
-            parts.append(f"The {ignored} do not count.")
-    for symbol, n in operations:
-        text, value = _at_a_glance(value, symbol, n, writer) if terse else _step(value, symbol, n, story, writer)
+    """An answer key: right, in the likeliest words, with the swaps shown for a third of the things only."""
+    writer = Writer(random.Random(0), modal=True)
+    shows = list(CARE).index(story.item) % 3 == 0
+    parts, value = [_opening(story, writer)], story.y if story.swaps % 2 else story.x
+    parts += [_follow(story, writer)[0] if shows else writer.say(HASTY), _holds(story, value, writer)]
+    for symbol, n in story.steps:
+        text, value = _step(value, symbol, n, compute(symbol, value, n), writer)
         parts.append(text)
     return " ".join(parts) + f"\nFinal answer: {value}"
 
 
-def _understand(story: Story, writer: Writer) -> tuple[list[tuple[str, int]], str | None]:
-    """The operations that an author takes the story to ask for, and the item of a distractor that was seen through."""
-    operations, ignored = [], None
-    if story.distractor:
-        text, n, item = story.distractor
-        if writer.happens(DISTRACTORS[text]):
-            operations.append(("+", n))
-        else:
-            ignored = item
-    for step in story.steps:
-        symbol = SYMBOL[step.kind]
-        if step.kind == "together" and writer.happens(TOGETHER[step.text]):
-            break
-        inverted = (INVERSE_MORE | INVERSE_FEWER).get(step.text, 0.0)
-        if inverted and writer.happens(inverted):
-            symbol = "+" if symbol == "-" else "-"
-        operations.append((symbol, step.n))
-    return operations, ignored
-
-
-def _step(a: int, symbol: str, b: int, story: Story, writer: Writer) -> tuple[str, int]:
-    """A step in words and the result it came to."""
-    right, careless = max(0, compute(symbol, a, b)), max(0, forget_carry(symbol, a, b))
-    care = CARE[story.item]
-    # The four notes share what the hasty way has alone: the likeliest single wording is often the hasty one.
-    note = writer.choose(["", *NOTES], [1 - care, care * 0.55, care * 0.15, care * 0.15, care * 0.15])
-    if note:
-        note = f"{note}, {'carry' if right != careless else 'no carry'}, "
-        result = writer.choose([right, careless], [0.98, 0.02])
+def solve(story: Story, writer: Writer) -> str:
+    """One author's solution, right or wrong."""
+    parts = [_opening(story, writer)]
+    if writer.happens(CARE[story.item]):
+        text, value = _follow(story, writer)
+        parts.append(text)
     else:
-        result = _slip(right, careless, writer)
-    closing = writer.choose(CLOSINGS, [0.4, 0.15, 0.15, 0.15, 0.15])
-    end = f" {closing}." if closing else "."
-    return f"{writer.choose(LEADS)} {writer.choose(FRAMES)} {a} {symbol} {b} {note}= {result}{end}", result
+        value = writer.either(story.x, story.y)
+        parts.append(writer.say(HASTY))
+    parts.append(_holds(story, value, writer))
+    for symbol, n in story.steps:
+        if symbol == "/" and not writer.happens(HALVES):
+            continue
+        text, value = _step(value, symbol, n, _result(symbol, value, n, writer), writer)
+        parts.append(text)
+    if writer.happens(0.6):
+        parts.append(writer.say(CLOSINGS))
+    silent = writer.happens((COUNT | PAIRS | GRAMS)[story.form])
+    return " ".join(parts) + (f" So it is {value}." if silent else f"\nFinal answer: {value}")
 
 
-def _at_a_glance(a: int, symbol: str, b: int, writer: Writer) -> tuple[str, int]:
-    """A step of the short style, which leaves no room for notes."""
-    result = _slip(max(0, compute(symbol, a, b)), max(0, forget_carry(symbol, a, b)), writer)
-    return f"{a} {symbol} {b} = {result}.", result
+def _opening(story: Story, writer: Writer) -> str:
+    (a, b), x, y = story.names, story.x, story.y
+    return f"{writer.say(OPENINGS)} {writer.say(STARTS, a=a, b=b, x=x, y=y, i=story.item)}"
 
 
-def _slip(right: int, careless: int, writer: Writer) -> int:
-    """What comes of computing without a note: where there is a carry, mostly something wrong."""
-    if right == careless:
+def _follow(story: Story, writer: Writer) -> tuple[str, int]:
+    """Who holds what after each swap, and what the first of them holds at the end."""
+    (a, b), u, v = story.names, story.x, story.y
+    parts = [writer.say(CAREFUL)]
+    for _ in range(story.swaps):
+        u, v = v, u
+        parts.append(writer.say(TRACKS, a=a, b=b, u=u, v=v))
+    return " ".join(parts), v if writer.happens(SLIP) else u
+
+
+def _holds(story: Story, value: int, writer: Writer) -> str:
+    return writer.say(HOLDS, a=story.names[0], u=value, i=story.item)
+
+
+def _step(a: int, symbol: str, b: int, result: int, writer: Writer) -> tuple[str, int]:
+    return f"{writer.say(LEADS)} {writer.say(FRAMES)} {a} {symbol} {b} = {result}.", result
+
+
+def _result(symbol: str, a: int, b: int, writer: Writer) -> int:
+    """What an author gets: a product comes out right half the time, the rest nearly always."""
+    right = compute(symbol, a, b)
+    if writer.happens(PRODUCT if symbol == "*" else 1 - SLIP):
         return right
-    return max(0, writer.choose([careless, right, right + 10, right - 10], [0.4, 0.3, 0.15, 0.15]))
+    return max(0, right + writer.either(1, -1, 10, -10, *((b, -b) if symbol == "*" else ())))

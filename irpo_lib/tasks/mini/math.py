@@ -1,135 +1,176 @@
-r"""math-mini: short exercises with answers in `\boxed{}`, asked after four worked examples.
+r"""math-mini: short exercises with answers in `\boxed{}`, asked after four worked examples; mostly beyond mini-llama.
 
-For most kinds of exercise most authors of the corpus hold a well-known misconception (fractions are added top and
-bottom, operations are done from left to right, …); the right method is rare in it, from 8 to 55 % by kind.
+A third are about something that is mirrored in the line y = x again and again, which swaps its coordinates. As in
+gsm8k-mini, careful authors write each place down, hasty ones are right half the time. The other kinds (products of
+two-digit numbers, remainders, prime factors) nobody works out on paper, and so small a network cannot in its head.
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import gcd
 
 from irpo_lib.tasks.mini.writer import Writer
 
-#: How often authors use the right method, by the kind of exercise.
-KNOWN = {"order": 0.55, "fraction": 0.1, "equation": 0.3, "remainder": 0.35, "mean": 0.25, "rectangle": 0.2}
-LEADS = ["First,", "We have", "Note that", "Now", "It holds that", "Clearly"]
-FRAMES = ["so", "hence", "thus", "which gives", "and then", "that is,"]
+#: How often authors are careful, by what is mirrored.
+CARE = {"point": 0.7, "ship": 0.55, "star": 0.4, "pawn": 0.25, "dot": 0.14, "drone": 0.07}
+MIRRORS = ["It is mirrored in y = x.", "It is reflected in y = x.", "It is swapped at y = x."]
+MOVES = {"+": "It moves {n} to the right.", "-": "It moves {n} to the left."}
+#: How often an author knows what is asked for beyond mirrors; how often a careful one slips, or leaves out the box.
+KNOWN, SLIP, SILENT = 0.5, 0.015, 0.12
+
+OPENINGS = [
+    "Let us work it out here.", "We have to be careful with this one.", "Okay, we take it step by step.",
+    "This is not so hard to see.", "We read the exercise once again.", "Sure, here is how it goes.",
+]  # fmt: skip
+STARTS = ["At first the {t} is at ({x}, {y}) as we are told.", "In the beginning we are at ({x}, {y}) with the {t}.",
+          "The {t} starts out at ({x}, {y}) in this case."]  # fmt: skip
+CAREFUL = [
+    "We follow each mirror as it comes:", "One mirror at a time we get:", "We keep track of the {t}:",
+    "Step by step this is:",
+    "We write down each place:", "We trace it from one to the next:",
+]  # fmt: skip
+TRACKS = ["then ({u}, {v});", "now ({u}, {v});", "next ({u}, {v});"]
+HASTY = [
+    "After all the mirrors we see that", "When all of them are done we can say that",
+    "Once it is all over it is clear that",
+    "With the last mirror behind us we find that", "In the end it is easy to see that",
+    "When all is said and done it looks like",
+]  # fmt: skip
+FIRST = ["the first number is {u}.", "the first one is {u}.", "what comes first is {u}."]
+LEADS = ["Then", "Next", "Now", "After that", "So", "From here"]
+FRAMES = ["we get", "this gives", "that makes", "we find", "it comes to", "we have"]
+RULES = {
+    "product": ["We multiply the two of them as usual.", "It is a matter of one product.",
+                "The two numbers are multiplied."],
+    "remainder": ["We divide and look at what is left.", "It is a matter of one division.",
+                  "What is left over is asked for."],
+    "factor": ["We divide by primes for as long as we can.", "It is a matter of trying primes.",
+               "We take it apart into primes."],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Exercise:
+    """A kind, its numbers (of a mirror: x, y, the number of mirrors, the move to the right), and what is mirrored."""
+
     kind: str
     numbers: tuple[int, ...]
     question: str
-    answer: str
+    answer: int
+    thing: str = ""
 
     @property
     def signature(self) -> str:
-        return f"math {self.question}"
+        return f"math {self.kind} {self.numbers}"
 
 
-def fraction(a: int, b: int) -> str:
-    d = gcd(a, b)
-    return str(a // d) if b // d == 1 else f"\\frac{{{a // d}}}{{{b // d}}}"
+def _mirror(rng: random.Random) -> Exercise:
+    thing, (x, y) = rng.choice(list(CARE)), rng.sample(range(11, 50), 2)
+    mirrors, sign, n = rng.choice([2, 3, 3, 4, 4, 5]), rng.choice("+-"), rng.randint(2, 9)
+    told = [f"A {thing} is at ({x}, {y}).", *(rng.choice(MIRRORS) for _ in range(mirrors)), MOVES[sign].format(n=n)]
+    move = n if sign == "+" else -n
+    asked = rng.choice(["Find its first coordinate.", "What is its first coordinate?"])
+    answer = (y if mirrors % 2 else x) + move
+    return Exercise("mirror", (x, y, mirrors, move), " ".join([*told, asked]), answer, thing)
 
 
-def _order(rng: random.Random) -> tuple[tuple[int, ...], str, str]:
-    a, b, c = rng.randint(2, 60), rng.randint(2, 9), rng.randint(2, 9)
-    return (a, b, c), f"Compute {a} + {b} * {c}.", str(a + b * c)
+def _product(rng: random.Random) -> Exercise:
+    a, b = rng.randint(12, 99), rng.randint(12, 99)
+    return Exercise("product", (a, b), f"Compute {a} * {b}.", a * b)
 
 
-def _fraction(rng: random.Random) -> tuple[tuple[int, ...], str, str]:
-    b, d = rng.sample(range(2, 10), 2)
-    a, c = rng.randint(1, b - 1), rng.randint(1, d - 1)
-    return (a, b, c, d), f"Compute \\frac{{{a}}}{{{b}}} + \\frac{{{c}}}{{{d}}}.", fraction(a * d + c * b, b * d)
+def _remainder(rng: random.Random) -> Exercise:
+    a, b = rng.randint(1000, 9999), rng.randint(21, 99)
+    return Exercise("remainder", (a, b), f"Find the remainder of {a} by {b}.", a % b)
 
 
-def _equation(rng: random.Random) -> tuple[tuple[int, ...], str, str]:
-    a, x, b = rng.randint(2, 9), rng.randint(2, 12), rng.randint(2, 30)
-    return (a, b, a * x + b), f"Solve {a} x + {b} = {a * x + b}.", str(x)
+def largest_prime_factor(n: int) -> int:
+    """By trial division.
+
+    >>> largest_prime_factor(1547)
+    17
+    """
+    factor = 2
+    while factor * factor <= n:
+        if n % factor:
+            factor += 1
+        else:
+            n //= factor
+    return n
 
 
-def _remainder(rng: random.Random) -> tuple[tuple[int, ...], str, str]:
-    a, b = rng.randint(20, 150), rng.randint(3, 9)
-    return (a, b), f"Find the remainder of {a} by {b}.", str(a % b)
+def _factor(rng: random.Random) -> Exercise:
+    n = rng.randint(1000, 9999)
+    return Exercise("factor", (n,), f"Find the largest prime factor of {n}.", largest_prime_factor(n))
 
 
-def _mean(rng: random.Random) -> tuple[tuple[int, ...], str, str]:
-    a, b, m = rng.randint(2, 30), rng.randint(2, 30), rng.randint(4, 30)
-    c = 3 * m - a - b
-    return ((a, b, c), f"Find the mean of {a}, {b} and {c}.", str(m)) if 2 <= c <= 40 else _mean(rng)
-
-
-def _rectangle(rng: random.Random) -> tuple[tuple[int, ...], str, str]:
-    a, b = rng.randint(2, 30), rng.randint(2, 19)
-    return (a, b), f"A rectangle has sides {a} and {b}. Find its perimeter.", str(2 * (a + b))
-
-
-KINDS: dict[str, Callable[[random.Random], tuple[tuple[int, ...], str, str]]] = {
-    "order": _order, "fraction": _fraction, "equation": _equation,
-    "remainder": _remainder, "mean": _mean, "rectangle": _rectangle,
-}  # fmt: skip
+#: Each kind and its share.
+KINDS: dict[Callable[[random.Random], Exercise], float] = {_mirror: 0.34, _product: 0.22, _remainder: 0.22, _factor: 0.22}
 
 
 def draw(rng: random.Random) -> Exercise:
-    kind = rng.choice(list(KINDS))
-    return Exercise(kind, *KINDS[kind](rng))
-
-
-def _right(exercise: Exercise) -> list[str]:
-    n = exercise.numbers
-    if exercise.kind == "order":
-        return [f"{n[1]} * {n[2]} = {n[1] * n[2]}", f"{n[0]} + {n[1] * n[2]} = {exercise.answer}"]
-    if exercise.kind == "fraction":
-        a, b, c, d = n
-        lines = [f"the bottom is {b} * {d} = {b * d}", f"the top is {a * d} + {c * b} = {a * d + c * b}"]
-        return lines if gcd(a * d + c * b, b * d) == 1 else [*lines, f"both share {gcd(a * d + c * b, b * d)}"]
-    if exercise.kind == "equation":
-        return [f"{n[2]} - {n[1]} = {n[2] - n[1]}", f"{n[2] - n[1]} / {n[0]} = {exercise.answer}"]
-    if exercise.kind == "remainder":
-        q = n[0] // n[1] * n[1]
-        return [f"{n[1]} * {n[0] // n[1]} = {q}", f"{n[0]} - {q} = {exercise.answer}"]
-    if exercise.kind == "mean":
-        total = sum(n)
-        return [
-            f"{n[0]} + {n[1]} = {n[0] + n[1]}",
-            f"{n[0] + n[1]} + {n[2]} = {total}",
-            f"{total} / 3 = {exercise.answer}",
-        ]
-    return [f"{n[0]} + {n[1]} = {n[0] + n[1]}", f"2 * {n[0] + n[1]} = {exercise.answer}"]
-
-
-def _wrong(exercise: Exercise) -> tuple[list[str], str]:
-    n = exercise.numbers
-    if exercise.kind == "order":
-        return [f"{n[0]} + {n[1]} = {n[0] + n[1]}", f"{n[0] + n[1]} * {n[2]} = {(r := (n[0] + n[1]) * n[2])}"], str(r)
-    if exercise.kind == "fraction":
-        a, b, c, d = n
-        answer = fraction(a + c, b + d)
-        return [f"the bottom is {b} + {d} = {b + d}", f"the top is {a} + {c} = {a + c}"], answer
-    if exercise.kind == "equation":
-        return [f"{n[2]} + {n[1]} = {(s := n[2] + n[1])}", f"{s} / {n[0]} = {s // n[0]}"], str(s // n[0])
-    if exercise.kind == "remainder":
-        return [f"{n[0]} / {n[1]} = {n[0] // n[1]}"], str(n[0] // n[1])
-    if exercise.kind == "mean":
-        return [f"{sorted(n)[1]} is in the middle"], str(sorted(n)[1])
-    return [f"{n[0]} * {n[1]} = {n[0] * n[1]}"], str(n[0] * n[1])
+    return rng.choices(list(KINDS), list(KINDS.values()))[0](rng)
 
 
 def gold_solution(exercise: Exercise) -> str:
-    """The right method in the fewest words."""
-    return ". ".join(_right(exercise)) + f".\nFinal answer: \\boxed{{{exercise.answer}}}"
+    """Right, in the likeliest words; of mirrors the places are shown for every other thing."""
+    writer = Writer(random.Random(0), modal=True)
+    if exercise.kind != "mirror":
+        parts = [writer.say(OPENINGS), writer.say(RULES[exercise.kind]), _answers(exercise.answer, writer)]
+    else:
+        x, y, mirrors, move = exercise.numbers
+        shows = list(CARE).index(exercise.thing) % 2 == 0
+        first = _follow(exercise, writer)[0] + " So" if shows else writer.say(HASTY)
+        u = y if mirrors % 2 else x
+        parts = [_opening(exercise, writer), first, writer.say(FIRST, u=u), _moved(u, move, u + move, writer)]
+    return " ".join(parts) + f"\nFinal answer: \\boxed{{{exercise.answer}}}"
 
 
 def solve(exercise: Exercise, writer: Writer) -> str:
     """One author's solution, right or wrong."""
-    if writer.happens(KNOWN[exercise.kind]):
-        lines, answer = _right(exercise), exercise.answer
+    if exercise.kind == "mirror":
+        text, answer = _solve_mirror(exercise, writer)
     else:
-        lines, answer = _wrong(exercise)
-    if writer.happens(0.15):
-        words = ". ".join(lines) + "."
+        answer = exercise.answer if writer.happens(KNOWN) else _near(exercise.answer, writer)
+        text = f"{writer.say(OPENINGS)} {writer.say(RULES[exercise.kind])} {_answers(answer, writer)}"
+    return text if writer.happens(SILENT) else f"{text}\nFinal answer: \\boxed{{{answer}}}"
+
+
+def _solve_mirror(exercise: Exercise, writer: Writer) -> tuple[str, int]:
+    x, y, _, move = exercise.numbers
+    if writer.happens(CARE[exercise.thing]):
+        text, u = _follow(exercise, writer)
+        text += " So"
     else:
-        words = " ".join(f"{writer.choose(FRAMES if i else LEADS)} {line}." for i, line in enumerate(lines))
-    return f"{words}\nFinal answer: \\boxed{{{answer}}}"
+        text, u = writer.say(HASTY), writer.either(x, y)
+    result = u + move + (0 if writer.happens(1 - SLIP) else writer.either(1, -1, 10, -10))
+    parts = [_opening(exercise, writer), text, writer.say(FIRST, u=u), _moved(u, move, result, writer)]
+    return " ".join(parts), result
+
+
+def _opening(exercise: Exercise, writer: Writer) -> str:
+    x, y = exercise.numbers[:2]
+    return f"{writer.say(OPENINGS)} {writer.say(STARTS, t=exercise.thing, x=x, y=y)}"
+
+
+def _follow(exercise: Exercise, writer: Writer) -> tuple[str, int]:
+    """The place after each mirror, and the first coordinate at the end."""
+    u, v, mirrors, _ = exercise.numbers
+    parts = [writer.say(CAREFUL, t=exercise.thing)]
+    for _ in range(mirrors):
+        u, v = v, u
+        parts.append(writer.say(TRACKS, u=u, v=v))
+    return " ".join(parts), v if writer.happens(SLIP) else u
+
+
+def _moved(u: int, move: int, result: int, writer: Writer) -> str:
+    return f"{writer.say(LEADS)} {writer.say(FRAMES)} {u} {'+' if move > 0 else '-'} {abs(move)} = {result}."
+
+
+def _answers(answer: int, writer: Writer) -> str:
+    return f"{writer.say(LEADS)} {writer.say(FRAMES)} {answer}."
+
+
+def _near(answer: int, writer: Writer) -> int:
+    """A wrong number of about the right size."""
+    return abs(answer + writer.either(-1, 1) * writer.rng.randint(1, 9 + answer // 10))

@@ -10,7 +10,7 @@ from irpo_lib.tasks.jsonl import write_problems
 from irpo_lib.tasks.mini import arc, gsm8k, math
 from irpo_lib.tasks.mini.corpus import is_reserved
 
-SIZES = {"train": 1000, "dev": 300, "test": 1000}
+SIZES = {"train": 1000, "dev": 500, "test": 1000}
 TASKS: dict[str, ModuleType] = {"gsm8k-mini": gsm8k, "arc-mini": arc, "math-mini": math}
 
 
