@@ -19,9 +19,9 @@ from pathlib import Path
 
 from irpo_lib.store import hash_folder, read_json, read_log
 
-#: Nearly all of the time goes into the start of engines and launchers, so there are few arms: with beta 0.1 two less.
+#: Nearly all of the time goes into the start of engines and launchers, so there are few iterations and steps.
 SMALL = {
-    "engine": "vllm", "parallel": "{fsdp: 2}", "micro_batch_size": 8, "beta": 0.1, "train_problems": 48, "samples": 6,
+    "engine": "vllm", "parallel": "{fsdp: 2}", "micro_batch_size": 8, "train_problems": 48, "samples": 6,
     "problems_per_shard": 8, "test_problems": 24, "majority_problems": 8, "majority_samples": 8, "max_steps": 20,
     "checkpoint_every": 5, "probe_pairs": 8, "iterations": 2, "temperatures": "[0.8, 1.0]",
     "majority_iterations": "[2]",

@@ -82,7 +82,7 @@ class Short(Task):
     """Rewards responses of few characters, whatever they say."""
 
     def extract(self, response, problem):
-        return "short" if len(response) < 240 else None
+        return "short" if len(response) < 220 else None
 
     def is_correct(self, answer, problem):
         return answer == "short"

@@ -145,12 +145,12 @@ EXERCISES = [
     ),
     Exercise(
         spread,
-        "Three seeds once gave 71.4, 67.5 and 57.0 % for the same training. How large is their spread? It is what "
-        "stands behind ± in the tables of `irpo table`.",
+        "Say three seeds give 62, 70 and 66 % for the same training (these numbers are made up). How large is their "
+        "spread? It is what stands behind ± in the tables of `irpo table`.",
         1,
         5,
         "The mean was estimated from the same numbers, which costs one degree of freedom: divide by $n - 1$.",
-        [([71.4, 67.5, 57.0],), ([50.0, 50.0],), ([1.0, 2.0, 3.0, 6.0],)],
+        [([62.0, 70.0, 66.0],), ([50.0, 50.0],), ([1.0, 2.0, 3.0, 6.0],)],
         {
             "divided by n, the spread of few seeds comes out too small": _population,
             "this is the standard error of the mean; it shrinks with more seeds, the spread does not": _error_of_mean,

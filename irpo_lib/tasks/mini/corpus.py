@@ -15,7 +15,7 @@ from irpo_lib.tasks.mini import arc, gsm8k, math, sums
 from irpo_lib.tasks.mini.writer import Writer
 
 #: The share of each task's problems in the corpus.
-MIXTURE: dict[ModuleType, float] = {gsm8k: 0.34, arc: 0.28, math: 0.3, sums: 0.08}
+MIXTURE: dict[ModuleType, float] = {gsm8k: 0.33, arc: 0.27, math: 0.32, sums: 0.08}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def is_reserved(signature: str) -> bool:
 def corpus(seed: int) -> Iterator[Document]:
     """An endless stream of documents; the same for the same seed.
 
-    Exercises of math-mini come after zero, two or four worked examples with right answers, so that the model learns
+    Exercises of math-mini come after none or four worked examples with right answers, so that the model learns
     to read a prompt with four.
     """
     rng = random.Random(seed)
@@ -43,7 +43,7 @@ def corpus(seed: int) -> Iterator[Document]:
         task = rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
         problem = _draw_unreserved(task, rng)
         if task is math:
-            shots = rng.choice([0, 2, 4, 4])
+            shots = rng.choice([0, 4])
             examples = [_draw_unreserved(math, rng) for _ in range(shots)]
             prompt = math_prompt([(e.question, math.gold_solution(e)) for e in examples], problem.question)
         elif task is arc:

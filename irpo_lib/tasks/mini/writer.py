@@ -12,7 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 #: The share of an author's small words that are odd ones, and what those are.
-ODD = 0.08
+ODD = 0.15
 ODD_WORDS = (  # noqa: SIM905
     "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all "
     "were when we there can an your which their said if do will each about how up out them then she many some so "
