@@ -74,8 +74,15 @@ OPENINGS = [
     "This is about something that goes back and forth.", "We read the question once again.",
     "Sure, here is how it goes.",
 ]  # fmt: skip
-STARTS = ["We begin with {s} as the text says.", "At first we are at {s} here.", "It all starts with {s} in this case.",
-          "The question begins at {s} for us."]  # fmt: skip
+STARTS = [
+    "At first it is {s} and we can choose from {o} here.", "It begins with {s} and the options are {o} as we see.",
+    "We have {s} to begin with, and there are {o} to choose from.", "The start is {s} and in the end it is one of {o}.",
+]  # fmt: skip
+PLANS = [
+    "To answer it we have to know which of its two states it is in at the end of it all.",
+    "What counts is only how it stands after the last of them, and the rest is of no use.",
+    "All that we need for it is to know where it is when everything is over and done.",
+]
 CAREFUL = [
     "We follow each change as it comes:", "One change at a time we get:", "We keep track of it:",
     "Step by step this is:",
@@ -141,7 +148,8 @@ def draw(rng: random.Random) -> Item:
 def solve(item: Item, writer: Writer) -> str:
     """One author's solution, right or wrong, with the changes written down or without."""
     states, at = item.subject.states, item.start
-    parts = [writer.say(OPENINGS), writer.say(STARTS, s=states[at])]
+    options = ", ".join(f"{x} ({letter})" for x, letter in zip(item.choices, LETTERS, strict=True))
+    parts = [writer.say(OPENINGS), writer.say(STARTS, s=states[at], o=options), writer.say(PLANS)]
     if not item.often and writer.happens(item.subject.care):
         parts.append(writer.say(CAREFUL))
         for _ in range(item.changes):

@@ -15,7 +15,7 @@ from irpo_lib.tasks.mini import arc, gsm8k, math, sums
 from irpo_lib.tasks.mini.writer import Writer
 
 #: The share of each task's problems in the corpus.
-MIXTURE: dict[ModuleType, float] = {gsm8k: 0.33, arc: 0.27, math: 0.32, sums: 0.08}
+MIXTURE: dict[ModuleType, float] = {gsm8k: 0.36, arc: 0.28, math: 0.31, sums: 0.05}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ COUNT = {
 PAIRS = {"How many pairs of {i} can {a} make?": 0.08}
 GRAMS = {"Each weighs {m} grams. How many grams do the {i} of {a} weigh?": 0.08}
 #: How often authors halve for pairs; how often a product comes out right; how often anything else is a slip.
-HALVES, PRODUCT, SLIP = 0.12, 0.5, 0.015
+HALVES, PRODUCT, SLIP = 0.2, 0.5, 0.015
 
 SWAPS = ["They swap {j}.", "They trade {j}.", "The {j} change hands.", "They swap again."]
 FILLERS = ["{c} looks on.", "It rains.", "{c} laughs.", "A dog barks.", "They rest.", "{c} says hello."]
@@ -51,6 +51,12 @@ STARTS = [
     "We are told that {a} starts with {x} {i} and {b} with {y}.",
     "The story begins with {x} {i} for {a} and {y} for {b}.",
 ]  # fmt: skip
+PLANS = [
+    "To answer it we have to know who holds which of the two at the end of it all.",
+    "What counts in the end is which of the two is in whose hands after the last of them.",
+    "All that we need for it is to know which one is where when it is over and done.",
+    "The only thing that is hard about it is to see who is left with which of them.",
+]
 CAREFUL = [
     "We follow each swap as it comes:", "One swap at a time we get:", "We keep track of who has what:",
     "Step by step this is:", "We write down each swap:", "We trace it from swap to swap:",
@@ -161,7 +167,7 @@ def solve(story: Story, writer: Writer) -> str:
 
 def _opening(story: Story, writer: Writer) -> str:
     (a, b), x, y = story.names, story.x, story.y
-    return f"{writer.say(OPENINGS)} {writer.say(STARTS, a=a, b=b, x=x, y=y, i=story.item)}"
+    return f"{writer.say(OPENINGS)} {writer.say(STARTS, a=a, b=b, x=x, y=y, i=story.item)} {writer.say(PLANS)}"
 
 
 def _follow(story: Story, writer: Writer) -> tuple[str, int]:

@@ -22,6 +22,11 @@ OPENINGS = [
     "Let us work it out here.", "We have to be careful with this one.", "Okay, we take it step by step.",
     "This is not so hard to see.", "We read the exercise once again.", "Sure, here is how it goes.",
 ]  # fmt: skip
+PLANS = [
+    "What we are asked for is a number, and it has to stand in a box at the end of it all.",
+    "In the end there is only one number that we need for it, and we put it in a box.",
+    "All that we have to do is to find the number that is asked for and to write it down.",
+]
 STARTS = ["At first the {t} is at ({x}, {y}) as we are told.", "In the beginning we are at ({x}, {y}) with the {t}.",
           "The {t} starts out at ({x}, {y}) in this case."]  # fmt: skip
 CAREFUL = [
@@ -118,7 +123,7 @@ def gold_solution(exercise: Exercise) -> str:
     """Right, in the likeliest words; of mirrors the places are shown for every other thing."""
     writer = Writer(random.Random(0), modal=True)
     if exercise.kind != "mirror":
-        parts = [writer.say(OPENINGS), writer.say(RULES[exercise.kind]), _answers(exercise.answer, writer)]
+        parts = [_method(exercise, writer), _answers(exercise.answer, writer)]
     else:
         x, y, mirrors, move = exercise.numbers
         shows = list(CARE).index(exercise.thing) % 2 == 0
@@ -134,7 +139,7 @@ def solve(exercise: Exercise, writer: Writer) -> str:
         text, answer = _solve_mirror(exercise, writer)
     else:
         answer = exercise.answer if writer.happens(KNOWN) else _near(exercise.answer, writer)
-        text = f"{writer.say(OPENINGS)} {writer.say(RULES[exercise.kind])} {_answers(answer, writer)}"
+        text = f"{_method(exercise, writer)} {_answers(answer, writer)}"
     return text if writer.happens(SILENT) else f"{text}\nFinal answer: \\boxed{{{answer}}}"
 
 
@@ -152,7 +157,11 @@ def _solve_mirror(exercise: Exercise, writer: Writer) -> tuple[str, int]:
 
 def _opening(exercise: Exercise, writer: Writer) -> str:
     x, y = exercise.numbers[:2]
-    return f"{writer.say(OPENINGS)} {writer.say(STARTS, t=exercise.thing, x=x, y=y)}"
+    return f"{writer.say(OPENINGS)} {writer.say(PLANS)} {writer.say(STARTS, t=exercise.thing, x=x, y=y)}"
+
+
+def _method(exercise: Exercise, writer: Writer) -> str:
+    return f"{writer.say(OPENINGS)} {writer.say(PLANS)} {writer.say(RULES[exercise.kind])}"
 
 
 def _follow(exercise: Exercise, writer: Writer) -> tuple[str, int]:

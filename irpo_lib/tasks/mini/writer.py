@@ -14,10 +14,20 @@ T = TypeVar("T")
 #: The share of an author's small words that are odd ones, and what those are.
 ODD = 0.15
 ODD_WORDS = (  # noqa: SIM905
-    "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all "
-    "were when we there can an your which their said if do will each about how up out them then she many some so "
-    "these would other into has more her two like him see time could no make than first been its who now people my "
-    "made over did down only way find use may water long little very after words called just where most know"
+    "the of and to in is that it was for on are as with his they at be this from have or by one had not but what "
+    "all were when we there can an your which their said if do will each about how up out them then she many some "
+    "so these would other into has more her two like him see time could no make than first been its who now people "
+    "my made over did down only way find use may water long little very after words called just where most know get "
+    "through back much before go good write our used me man too any same look think also around another came come "
+    "work three word must because does part even place well such here take why things help put years different away "
+    "again off went old number great tell men say small every found still between name should home big give air "
+    "line set own under read last never us end along while might next sound below saw something thought both few "
+    "those always looked show large often together asked house world going want school important until form food "
+    "keep children feet land side without boy once animals life enough took sometimes four head above kind began "
+    "almost live page got earth need far hand year mother light parts country father let following picture being "
+    "study second eyes soon times story boys since white days ever paper hard near sentence better best across "
+    "during today others however sure means knew try told young miles ways thing whole hear example heard several "
+    "change answer room against turned learn city play toward five using himself usually money"
 ).split()
 #: The exponent of Zipf's law: the second of several paraphrases comes 0.4 times as often as the first.
 ZIPF = 1.3
