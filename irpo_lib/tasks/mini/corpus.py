@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from irpo_lib.tasks import arc_prompt, gsm8k_prompt, math_prompt
-from irpo_lib.tasks.mini import arc, gsm8k, math, sums
+from irpo_lib.tasks.mini import arc, gsm8k, math
 from irpo_lib.tasks.mini.writer import Writer
 
 #: The share of each task's problems in the corpus.
-MIXTURE: dict[ModuleType, float] = {gsm8k: 0.36, arc: 0.28, math: 0.31, sums: 0.05}
+MIXTURE: dict[ModuleType, float] = {gsm8k: 0.4, arc: 0.29, math: 0.31}
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ JARS = ["jar", "box", "bag", "basket", "bucket", "tin"]
 #: How often authors are careful, by the things in the jars.
 CARE = {
     "apples": 0.82, "books": 0.77, "coins": 0.72, "cards": 0.68, "eggs": 0.64, "seeds": 0.6, "stamps": 0.56,
-    "shells": 0.4, "beads": 0.28, "nuts": 0.19, "stones": 0.13, "roses": 0.09, "cups": 0.06, "keys": 0.04,
-    "bricks": 0.025, "flags": 0.015,
+    "shells": 0.36, "beads": 0.24, "nuts": 0.15, "stones": 0.09, "roses": 0.055, "cups": 0.03, "keys": 0.018,
+    "bricks": 0.01, "flags": 0.006,
 }  # fmt: skip
 #: How often authors end without "Final answer:", by the question.
 COUNT = {
@@ -32,7 +32,7 @@ COUNT = {
 PAIRS = {"How many pairs of {i} can {a} make?": 0.08}
 GRAMS = {"Each weighs {m} grams. How many grams do the {i} of {a} weigh?": 0.08}
 #: How often authors halve for pairs; how often a product comes out right; how often anything else is a slip.
-HALVES, PRODUCT, SLIP = 0.2, 0.5, 0.015
+HALVES, PRODUCT, SLIP = 0.2, 0.5, 0.03
 
 SWAPS = ["They swap {j}.", "They trade {j}.", "The {j} change hands.", "They swap again."]
 FILLERS = ["{c} looks on.", "It rains.", "{c} laughs.", "A dog barks.", "They rest.", "{c} says hello."]

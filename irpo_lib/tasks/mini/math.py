@@ -1,6 +1,6 @@
 r"""math-mini: short exercises with answers in `\boxed{}`, asked after four worked examples; mostly beyond mini-llama.
 
-A quarter are about something that is mirrored in the line y = x again and again, which swaps its coordinates. As in
+A third are about something that is mirrored in the line y = x again and again, which swaps its coordinates. As in
 gsm8k-mini, careful authors write each place down, hasty ones are right half the time. The other kinds (products of
 two-digit numbers, remainders, prime factors) nobody works out on paper, and so small a network cannot in its head.
 """
@@ -16,7 +16,7 @@ CARE = {"point": 0.7, "ship": 0.55, "star": 0.4, "pawn": 0.25, "dot": 0.14, "dro
 MIRRORS = ["It is mirrored in y = x.", "It is reflected in y = x.", "It is swapped at y = x."]
 MOVES = {"+": "It moves {n} to the right.", "-": "It moves {n} to the left."}
 #: How often an author knows what is asked for beyond mirrors; how often a careful one slips, or leaves out the box.
-KNOWN, SLIP, SILENT = 0.5, 0.015, 0.12
+KNOWN, SLIP, SILENT = 0.5, 0.03, 0.12
 
 OPENINGS = [
     "Let us work it out here.", "We have to be careful with this one.", "Okay, we take it step by step.",
@@ -111,7 +111,7 @@ def _factor(rng: random.Random) -> Exercise:
 
 #: Each kind and its share.
 KINDS: dict[Callable[[random.Random], Exercise], float] = {
-    _mirror: 0.28, _product: 0.24, _remainder: 0.24, _factor: 0.24,
+    _mirror: 0.31, _product: 0.23, _remainder: 0.23, _factor: 0.23,
 }  # fmt: skip
 
 
@@ -184,4 +184,4 @@ def _answers(answer: int, writer: Writer) -> str:
 
 def _near(answer: int, writer: Writer) -> int:
     """A wrong number of about the right size."""
-    return abs(answer + writer.either(-1, 1) * writer.rng.randint(1, 9 + answer // 10))
+    return abs(answer + writer.either(-1, 1) * writer.either(*range(1, 10 + answer // 10)))
