@@ -23,7 +23,7 @@ from irpo_lib.tasks import get_task, read_split
 from irpo_lib.work import to_text
 
 N, ROUNDS, NEW = 30, 5, 160
-#: Prompts of one round: 300 samples of mini-llama, about 22,000 tokens; 60 of the larger model.
+#: Prompts of one round: 300 samples of mini-llama, about 29,000 tokens; 60 of the larger model.
 PROMPTS, PROMPTS_LARGER, NEW_LARGER = 10, 2, 32
 THREADS = sorted({1, torch.get_num_threads()})
 
@@ -50,7 +50,7 @@ def _mini() -> list[Row]:
 
 
 def _larger() -> Row:
-    """A random Llama, 512 wide, 8 layers, 32k words; prompts with few-shot examples (335 of 350 tokens)."""
+    """A random Llama, 512 wide, 8 layers, 32k words; prompts with few-shot examples (365 of 390 tokens)."""
     config = LlamaConfig(
         vocab_size=32000, hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
         num_key_value_heads=8, max_position_embeddings=1024, tie_word_embeddings=True, eos_token_id=2, pad_token_id=2,

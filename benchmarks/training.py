@@ -30,11 +30,11 @@ SHAPES = {
     "MATH": (700, 100, 200),
     "GSM8K": (0, 120, 200),
     "ARC": (0, 150, 100),
-    "mini": (0, 60, 75),
+    "mini": (0, 56, 95),
     "long": (0, 120, 800),
 }
 MODELS = {
-    "mini-llama": {"vocab_size": 615, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4},
+    "mini-llama": {"vocab_size": 764, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4},
     "32k vocabulary": {"vocab_size": 32000, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6},
 }
 #: TRL knows two ways to its reference: scored before training, or in each step by a second model.

@@ -15,7 +15,7 @@ from irpo_lib.config import Config
 LENGTHS = {"gsm8k": (120, 200), "arc": (150, 200), "math": (800, 300)}
 #: Training and test problems (§ 3); mini's are those in data/.
 PROBLEMS = {"gsm8k": (7473, 1319), "arc": (3370, 1172), "math": (7500, 5000)}
-MINI_PROBLEMS, MINI_LENGTHS = (1000, 1000), (60, 75)
+MINI_PROBLEMS, MINI_LENGTHS = (1000, 1000), (56, 95)
 #: Of the peak of matrix products in training and scoring, of the memory bandwidth in decoding: assumed.
 TRAINING_SHARE, DECODING_SHARE = 0.4, 0.6
 #: Rows that one engine decodes at once, where its memory has room: assumed.

@@ -15,7 +15,7 @@ from irpo_lib.tasks.mini import arc, gsm8k, math
 from irpo_lib.tasks.mini.writer import Writer
 
 #: The share of each task's problems in the corpus.
-MIXTURE: dict[ModuleType, float] = {gsm8k: 0.4, arc: 0.29, math: 0.31}
+MIXTURE: dict[ModuleType, float] = {gsm8k: 0.38, arc: 0.27, math: 0.35}
 
 
 @dataclass(frozen=True)

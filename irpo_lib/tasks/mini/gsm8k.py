@@ -19,20 +19,21 @@ NAMES = "Ann Ben Cam Dan Eve Fay Gus Hal Ida Jon Kim Leo Mia Ned Oda Pam".split(
 JARS = ["jar", "box", "bag", "basket", "bucket", "tin"]
 #: How often authors are careful, by the things in the jars.
 CARE = {
-    "apples": 0.82, "books": 0.77, "coins": 0.72, "cards": 0.68, "eggs": 0.64, "seeds": 0.6, "stamps": 0.56,
-    "shells": 0.36, "beads": 0.24, "nuts": 0.15, "stones": 0.09, "roses": 0.055, "cups": 0.03, "keys": 0.018,
-    "bricks": 0.01, "flags": 0.006,
+    "apples": 0.82, "books": 0.78, "coins": 0.74, "cards": 0.7, "eggs": 0.66, "seeds": 0.62, "stamps": 0.47,
+    "shells": 0.43, "beads": 0.39, "nuts": 0.24, "stones": 0.14, "roses": 0.08, "cups": 0.045, "keys": 0.025,
+    "bricks": 0.012, "flags": 0.006,
 }  # fmt: skip
 #: How often authors end without "Final answer:", by the question.
 COUNT = {
-    "How many {i} does {a} have now?": 0.02, "How many {i} are with {a} at the end?": 0.04,
-    "What is the number of {i} that {a} has?": 0.06, "Count the {i} of {a}.": 0.1,
-    "Tell how many {i} {a} has.": 0.2, "And how many {i} for {a}?": 0.6,
+    "How many {i} does {a} have now?": 0.02, "How many {i} are with {a} at the end?": 0.03,
+    "What is the number of {i} that {a} has?": 0.04, "Say how many {i} {a} holds now.": 0.05,
+    "Count the {i} of {a}.": 0.08, "{a} now has how many {i}?": 0.1, "Tell how many {i} {a} has.": 0.2,
+    "And how many {i} for {a}?": 0.85,
 }  # fmt: skip
 PAIRS = {"How many pairs of {i} can {a} make?": 0.08}
 GRAMS = {"Each weighs {m} grams. How many grams do the {i} of {a} weigh?": 0.08}
 #: How often authors halve for pairs; how often a product comes out right; how often anything else is a slip.
-HALVES, PRODUCT, SLIP = 0.2, 0.5, 0.03
+HALVES, PRODUCT, SLIP = 0.2, 0.5, 0.02
 
 SWAPS = ["They swap {j}.", "They trade {j}.", "The {j} change hands.", "They swap again."]
 FILLERS = ["{c} looks on.", "It rains.", "{c} laughs.", "A dog barks.", "They rest.", "{c} says hello."]

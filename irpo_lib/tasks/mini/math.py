@@ -16,7 +16,7 @@ CARE = {"point": 0.7, "ship": 0.55, "star": 0.4, "pawn": 0.25, "dot": 0.14, "dro
 MIRRORS = ["It is mirrored in y = x.", "It is reflected in y = x.", "It is swapped at y = x."]
 MOVES = {"+": "It moves {n} to the right.", "-": "It moves {n} to the left."}
 #: How often an author knows what is asked for beyond mirrors; how often a careful one slips, or leaves out the box.
-KNOWN, SLIP, SILENT = 0.5, 0.03, 0.12
+KNOWN, SLIP, SILENT = 0.5, 0.02, 0.12
 
 OPENINGS = [
     "Let us work it out here.", "We have to be careful with this one.", "Okay, we take it step by step.",
@@ -111,7 +111,7 @@ def _factor(rng: random.Random) -> Exercise:
 
 #: Each kind and its share.
 KINDS: dict[Callable[[random.Random], Exercise], float] = {
-    _mirror: 0.31, _product: 0.23, _remainder: 0.23, _factor: 0.23,
+    _mirror: 0.37, _product: 0.21, _remainder: 0.21, _factor: 0.21,
 }  # fmt: skip
 
 

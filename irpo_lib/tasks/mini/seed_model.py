@@ -18,7 +18,7 @@ from irpo_lib.store import remove
 from irpo_lib.tasks.mini.corpus import Document, corpus
 from irpo_lib.tasks.mini.tokenizer import build_tokenizer
 
-SEED, STEPS, BATCH, WARMUP = 0, 2400, 64, 100
+SEED, STEPS, BATCH, WARMUP = 0, 3000, 64, 100
 #: Peak rates of Muon (Jordan et al., 2024), for the matrices of attention and MLP, and of AdamW, for the rest.
 MUON_RATE, ADAMW_RATE = 0.02, 2e-3
 #: Longer documents are left out: one exercise of math-mini in a hundred, with four long examples.
