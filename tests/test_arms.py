@@ -172,7 +172,7 @@ def test_a_vote_of_a_model_that_is_not_made_is_an_error():
 
 # --- the grid as a command ---
 
-SMALL = ["train_problems=8", "samples=3", "test_problems=3", "max_steps=2", "checkpoint_every=2", "probe_every=1",
+SMALL = ["train_problems=32", "samples=3", "test_problems=3", "max_steps=2", "checkpoint_every=2", "probe_every=1",
          "probe_pairs=3", "iterations=1", "temperatures=[1.0]", "majority_iterations=[0]", "majority_problems=2",
          "majority_samples=2", "max_new_tokens=160"]  # fmt: skip
 

@@ -82,7 +82,7 @@ class Short(Task):
     """Rewards responses of few characters, whatever they say."""
 
     def extract(self, response, problem):
-        return "short" if len(response) < 220 else None
+        return "short" if len(response) < 305 else None
 
     def is_correct(self, answer, problem):
         return answer == "short"
@@ -90,7 +90,9 @@ class Short(Task):
 
 def test_grpo_learns_what_it_is_rewarded_for(main, tmp_path):
     task = Short(**vars(main.task))
-    config = replace(main.config, samples=8, batch_size=4, micro_batch_size=4, learning_rate=1e-3)
+    config = replace(
+        main.config, samples=8, batch_size=4, micro_batch_size=4, learning_rate=1e-3, learning_rate_schedule="constant"
+    )
     problems = Experiment(replace(config, train_problems=64), tmp_path).train_problems()
     trainer = beyond.grpo_trainer(main.model(0), problems, task, config, tmp_path)
     trainer.train()
