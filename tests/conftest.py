@@ -56,11 +56,12 @@ def tiny_model(tokenizer, tmp_path_factory) -> str:
 
 @pytest.fixture
 def small_config(tiny_model):
-    """A config whose every stage takes a second."""
+    """A config whose every stage takes a second, with a β at which a few steps show."""
     return load_config(
         "mini", "gsm8k-mini", model=tiny_model, iterations=1, temperatures=[1.0], train_problems=12, samples=4,
         test_problems=6, majority_problems=3, majority_samples=4, majority_iterations=[0], max_new_tokens=24,
-        problems_per_shard=4, max_steps=4, checkpoint_every=2, batch_size=4, micro_batch_size=2,
+        problems_per_shard=4, max_steps=4, checkpoint_every=2, batch_size=4, micro_batch_size=2, beta=1.0,
+        learning_rate=1e-4, learning_rate_schedule="constant",
     )  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def divisible_model(tokenizer, tmp_path_factory) -> str:
 def twenty_steps(divisible_model):
     return load_config(
         "mini", "gsm8k-mini", model=divisible_model, max_steps=20, checkpoint_every=5, batch_size=4, micro_batch_size=1,
-        learning_rate=1e-3, probe_every=0,
+        learning_rate=1e-3, learning_rate_schedule="constant", probe_every=0, beta=1.0,
     )  # fmt: skip
 
 
