@@ -18,7 +18,11 @@ from irpo_lib.tasks.mini.corpus import corpus
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    return load_model(tiny_model, "float32")
+    """Its end token is a likely one, so that some greedy responses end and some do not."""
+    model = load_model(tiny_model, "float32")
+    with torch.no_grad():
+        model.lm_head.weight[model.config.eos_token_id] *= 1.4
+    return model
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ ENGINES = {"irpo": training, "trl": trl}
 
 @pytest.fixture
 def config(small_config):
-    return replace(small_config, learning_rate=1e-3, batch_size=4, micro_batch_size=1, max_steps=20)
+    return replace(small_config, learning_rate=1e-3, warmup_steps=0, batch_size=4, micro_batch_size=1, max_steps=20)
 
 
 @pytest.fixture
@@ -79,7 +79,8 @@ def test_engines_agree_at_micro_batches_of_one(config, pairs, tmp_path, alpha, d
     if dpo_weight:
         assert column(ours, "margins") == pytest.approx(column(theirs, "margins"), abs=1e-3)
         assert column(ours, "rejected_rewards") == pytest.approx(column(theirs, "rejected_rewards"), abs=1e-3)
-    assert ours[-1]["loss"] < ours[0]["loss"] - 0.1
+    losses = column(ours, "loss")
+    assert sum(losses[-5:]) < sum(losses[:5])
 
 
 @pytest.mark.parametrize("schedule", trl.SCHEDULES)
