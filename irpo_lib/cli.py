@@ -217,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", default="data")
     p.set_defaults(command=make_data)
 
-    p = commands.add_parser("make-seed-model", help="pre-train mini-llama: 3,000 steps, about 20 minutes on one core")
+    p = commands.add_parser("make-seed-model", help="pre-train mini-llama: 3,000 steps, about 20 minutes on two cores")
     p.add_argument("--out", default="data/mini-llama")
     p.add_argument("--seed", type=int, default=0, help="of the weights and the documents (default: 0)")
     p.set_defaults(command=make_seed_model)

@@ -140,8 +140,9 @@ def gold_solution(story: Story) -> str:
     parts, value = [_opening(story, writer)], story.y if story.swaps % 2 else story.x
     parts += [_follow(story, writer)[0] if shows else writer.say(HASTY), _holds(story, value, writer)]
     for symbol, n in story.steps:
-        text, value = _step(value, symbol, n, compute(symbol, value, n), writer)
-        parts.append(text)
+        result = compute(symbol, value, n)
+        parts.append(_step(value, symbol, n, result, writer))
+        value = result
     return " ".join(parts) + f"\nFinal answer: {value}"
 
 
@@ -158,8 +159,9 @@ def solve(story: Story, writer: Writer) -> str:
     for symbol, n in story.steps:
         if symbol == "/" and not writer.happens(HALVES):
             continue
-        text, value = _step(value, symbol, n, _result(symbol, value, n, writer), writer)
-        parts.append(text)
+        result = _result(symbol, value, n, writer)
+        parts.append(_step(value, symbol, n, result, writer))
+        value = result
     if writer.happens(0.6):
         parts.append(writer.say(CLOSINGS))
     silent = writer.happens((COUNT | PAIRS | GRAMS)[story.form])
@@ -185,8 +187,8 @@ def _holds(story: Story, value: int, writer: Writer) -> str:
     return writer.say(HOLDS, a=story.names[0], u=value, i=story.item)
 
 
-def _step(a: int, symbol: str, b: int, result: int, writer: Writer) -> tuple[str, int]:
-    return f"{writer.say(LEADS)} {writer.say(FRAMES)} {a} {symbol} {b} = {result}.", result
+def _step(a: int, symbol: str, b: int, result: int, writer: Writer) -> str:
+    return f"{writer.say(LEADS)} {writer.say(FRAMES)} {a} {symbol} {b} = {result}."
 
 
 def _result(symbol: str, a: int, b: int, writer: Writer) -> int:
