@@ -91,7 +91,8 @@ def arm_folder(main: Experiment, name: str) -> Path:
 
 def train_arm(main: Experiment, arm: Arm) -> Path:
     """The arm's `train` stage, and what it needs."""
-    config, folder, t = arm_config(main.config, arm), arm_folder(main, arm.name), arm.iteration
+    t, folder = arm.iteration, arm_folder(main, arm.name)
+    config = arm_config(main.config.of_iteration(t), arm)
     start = main.model(t - 1)
     if arm.start:
         start = str(train_arm(main, _by_name(arm.start)) / "model")

@@ -1,7 +1,7 @@
 """Presets: § 3 of the paper as flat YAML files, read into one frozen, validated `Config`."""
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import formatannotation
 from math import inf
 from pathlib import Path
@@ -51,6 +51,7 @@ class Config:
     nll_mean: str
     reference_model: str
     learning_rate: float
+    later_learning_rate: float | None
     learning_rate_schedule: str
     warmup_steps: int
     batch_size: int
@@ -109,6 +110,12 @@ class Config:
         if self.select_checkpoint and self.checkpoint_every > self.max_steps:
             raise UserError("select_checkpoint=true needs checkpoint_every of at most max_steps")
 
+    def of_iteration(self, iteration: int) -> "Config":
+        """With the learning rate of iteration t."""
+        if iteration == 1 or self.later_learning_rate is None:
+            return self
+        return replace(self, learning_rate=self.later_learning_rate)
+
     def only(self, *names: str) -> dict[str, Any]:
         """The named settings, as a stage records them."""
         return {name: getattr(self, name) for name in names}
@@ -151,6 +158,7 @@ _RULES = {
     "alpha": _NOT_NEGATIVE,
     "dpo_weight": _NOT_NEGATIVE,
     "learning_rate": _POSITIVE,
+    "later_learning_rate": ((lambda v: v is None or 0 < v < inf), "above 0 and finite, or null for learning_rate"),
     "learning_rate_schedule": _one_of("constant", "linear", "cosine"),
     "warmup_steps": _NOT_NEGATIVE,
     "batch_size": _COUNT,

@@ -78,14 +78,14 @@ class Experiment:
 
     def train(self, iteration: int) -> Path:
         """M_t from M_{t-1} by Equation 1."""
-        c, pairs, reference = self.config, self.pair(iteration), self.reference(iteration)
+        c, pairs, reference = self.config.of_iteration(iteration), self.pair(iteration), self.reference(iteration)
         steps = read_json(self.select(iteration) / "selection.json")["steps"] if c.select_checkpoint else c.max_steps
         folder, start = self.folder(iteration, "train"), self.model(iteration - 1)
         return stages.train_stage(folder, c, pairs, reference, start, iteration, steps, pairs, self.gold)
 
     def select(self, iteration: int) -> Path:
         """§ 3.1: the number of steps, chosen on the last `held_out` training problems."""
-        c, problems = self.config, self.train_problems()
+        c, problems = self.config.of_iteration(iteration), self.train_problems()
         if c.held_out >= len(problems):
             raise UserError(f"held_out={c.held_out} leaves none of the {len(problems)} training problems to train on")
         folder, pairs, reference = self.folder(iteration, "select"), self.pair(iteration), self.reference(iteration)

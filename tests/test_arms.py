@@ -30,7 +30,7 @@ def main(tmp_path_factory):
         "mini", "gsm8k-mini", iterations=2, temperatures=[1.0, 1.0], train_problems=10, samples=4, test_problems=4,
         majority_problems=2, majority_samples=2, majority_iterations=[], max_new_tokens=160, max_steps=3,
         checkpoint_every=3, batch_size=4, micro_batch_size=4, probe_every=3, probe_pairs=4, pairs_per_problem=2,
-        warmup_steps=0, learning_rate=1e-3,
+        warmup_steps=0, learning_rate=1e-3, later_learning_rate=5e-4,
     )  # fmt: skip
     return Experiment(config, tmp_path_factory.mktemp("arms"))
 
@@ -57,6 +57,17 @@ def test_arms_of_m0_share_pairs_and_reference_with_the_loop(main):
         assert not (main.run_dir / "arms" / name / "reference").exists()
         differing = {k for k, v in arm["settings"].items() if v != loop["settings"][k]}
         assert differing == {"sft-chosen": {"dpo_weight"}, "dpo": {"alpha"}, "nll-sum": {"nll_mean"}}[name]
+
+
+def test_later_iterations_have_a_learning_rate_of_their_own(main):
+    first, second, arm = main.train(1), main.train(2), train_arm(main, ARMS["fixed-reference"])
+    for folder, rate in ((first, 1e-3), (second, 5e-4), (arm, 5e-4)):
+        assert trained_with(folder)["settings"]["learning_rate"] == rate
+        assert read_log(folder / "log.csv")[0]["learning_rate"] == rate
+    config = load_config("mini", later_learning_rate=None)
+    assert config.of_iteration(4) == config
+    with pytest.raises(UserError, match=r"later_learning_rate=-1\.0 cannot be"):
+        load_config("mini", later_learning_rate=-1)
 
 
 def test_arms_from_sft_start_from_its_model_and_have_it_as_reference(main):

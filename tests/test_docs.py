@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", ROOT / "figures" / "README.md",
     ROOT / "benchmarks" / "README.md", ROOT / "data" / "README.md", ROOT / "irpo_lib" / "cluster" / "README.md",
+    ROOT / "figures" / "qwen2.5-coder-0.5b" / "README.md",
     ROOT / "irpo_lib" / "tasks" / "README.md",
 ]  # fmt: skip
 
