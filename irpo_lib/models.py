@@ -10,12 +10,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from irpo_lib.config import DATA
-from irpo_lib.errors import UserError
+from irpo_lib.errors import UserError, first_sentence
+from irpo_lib.hub import hub_problem
 from irpo_lib.store import hash_folder, hash_json
 
 
 def resolve_model(name: str) -> str:
-    """ "mini-llama" → its folder in data/; anything else is a folder or a name on the hub."""
+    """ "mini-llama" → its folder in data/; a .gguf file → the folder made of it; else a folder or a name on the hub."""
+    if name.endswith(".gguf") and not Path(name).is_dir():
+        from irpo_lib.gguf import folder_from_gguf
+
+        return folder_from_gguf(name)
     return str(DATA / name) if name == "mini-llama" else name
 
 
@@ -144,21 +149,26 @@ def _existing(name: str) -> str:
 
 
 def check_weights(name: str) -> None:
-    """Raises UserError where a model folder has no weights, before any work is done with its tokenizer alone."""
+    """Raises UserError where a model has no weights, before any work is done with its tokenizer alone.
+
+    Those of a name on the hub are downloaded; nothing is read into memory.
+    """
     folder = Path(_existing(name))
-    if folder.is_dir() and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+    if not folder.is_dir():
+        logging.disable_progress_bar()
+        try:
+            AutoModelForCausalLM.from_pretrained(str(folder), device_map="meta")
+        except OSError as error:
+            raise UserError(_not_loaded(str(folder), "model", error)) from error
+    elif not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         raise UserError(f"{folder}: the model's weights (*.safetensors) are missing from it")
 
 
 def _not_loaded(path: str, what: str, error: Exception) -> str:
     if Path(path).is_dir():
-        return f"{path}: no {what} can be loaded from it ({_first_sentence(error)})"
-    return (
+        return f"{path}: no {what} can be loaded from it ({first_sentence(error)})"
+    return hub_problem(path, error) or (
         f"the {what} of {path} is neither on this machine nor to be had from the hub: accept its licence at "
         f"https://huggingface.co/{path} if it has one, get it with `hf download {path}` where there is a network, and "
-        f"pass model=FOLDER ({_first_sentence(error)})"
+        f"pass model=FOLDER ({first_sentence(error)})"
     )
-
-
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split()).split(". ")[0][:200]

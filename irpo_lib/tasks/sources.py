@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.errors import UserError
+from irpo_lib.errors import UserError, first_sentence
 from irpo_lib.tasks.jsonl import read_lines
 
 Row = tuple[str, dict[str, Any]]
@@ -92,8 +92,9 @@ def _file_rows(file: Path, keys: tuple[str, ...]) -> Iterator[Row]:
 
 
 def _hub_rows(task: str, source: Source, split: str) -> Iterator[Row]:
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
 
+    disable_progress_bars()
     for config in source.configs[split]:
         try:
             table: Any = load_dataset(source.hub, config, split=source.hub_splits[split], revision=source.revision)
@@ -101,8 +102,14 @@ def _hub_rows(task: str, source: Source, split: str) -> Iterator[Row]:
             raise UserError(
                 f"task {task}: {source.hub} ({config}) can be read neither from the hub nor from its cache: "
                 f"download it where there is a network (`hf download --repo-type dataset {source.hub}`) and set "
-                f"task_path to the folder ({type(error).__name__})"
+                f"task_path to the folder ({first_sentence(error)})"
             ) from error
+        # Without a network, `datasets` takes whatever commit it has; the cached file's folder names it.
+        if any(source.revision not in file["filename"] for file in table.cache_files):
+            raise UserError(
+                f"task {task}: of {source.hub} ({config}) the cache holds another commit than {source.revision}, and "
+                "the hub cannot be reached: try again where there is a network, or set task_path to a folder of files"
+            )
         for number, row in enumerate(table, start=1):
             yield f"{source.hub} {config} {split}, row {number}", row
 
