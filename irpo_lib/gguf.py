@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from irpo_lib.errors import UserError, first_sentence
+from irpo_lib.models import check_complete
 from irpo_lib.store import MANIFEST, full_disk_named, hash_file, run_stage
 
 #: Cosine from which on embedding and output matrix are one matrix, quantised twice (0.999 for 5 and 8 bits).
@@ -70,8 +71,7 @@ def _read(path: Path) -> tuple[Any, Any]:
         except Exception as error:  # a broken file raises nearly anything
             raise UserError(f"{path}: no model can be loaded from it ({first_sentence(error)})") from error
     model, missing = loaded[0], loaded[1]["missing_keys"]
-    if missing:  # transformers has filled them with random numbers
-        raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
+    check_complete(path, missing)
     _add_bos(tokenizer, file)
     _tie(model, {t.name: t.n_bytes / t.n_elements for t in file.tensors})
     model.config.__dict__.pop("quantization_config", None)

@@ -1,5 +1,6 @@
 """Models and tokenizers from a folder or the hub; prompts and gold solutions as token ids."""
 
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,7 @@ def load_model(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(_not_loaded(path, "model", error)) from error
     model, missing = loaded[0], loaded[1]["missing_keys"]
-    if missing:  # transformers would fill them with random numbers
-        raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
+    check_complete(path, missing)
     if distributed:
         from irpo_lib.parallel import share_tied_pieces
 
@@ -73,6 +73,12 @@ def load_model(
                 module.support_avx512bf16_for_cpu = False
         return model.eval()
     return model.to(_device()).eval()
+
+
+def check_complete(path: str | Path, missing: Collection[str]) -> None:
+    """Raises UserError for tensors that a model's files lack: transformers fills them with random numbers."""
+    if missing:
+        raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
 
 
 def _device() -> str:

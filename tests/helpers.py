@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from irpo_lib.cluster import launch
 from irpo_lib.config import Config
@@ -50,6 +51,22 @@ def with_reference(model, pairs: list[ScoredPair], noise: float = 0.0) -> list[S
     logps = dict(score(model, responses))
     found = [logps[i] + rng.gauss(0, noise) for i in range(len(responses))]
     return [ScoredPair(s.pair, *found[2 * i : 2 * i + 2]) for i, s in enumerate(pairs)]
+
+
+def greedy_of_transformers(model, prompt: list[int], most: int, end: int) -> list[int]:
+    """The tokens of transformers' own `generate`."""
+    ids = torch.tensor([prompt])
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=most, eos_token_id=end,
+        pad_token_id=end,
+    )  # fmt: skip
+    return out[0, len(prompt) :].tolist()
+
+
+def irpo_run(model: str | Path, run_dir: Path) -> subprocess.CompletedProcess[str]:
+    """`irpo run` with a model, as a user gives it."""
+    command = [sys.executable, "-m", "irpo_lib.cli", "run", "--run-dir", str(run_dir), "--set", f"model={model}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def kill_stage(stage: str, config: Config, run_dir: Path, reached: Callable[[], bool]) -> None:

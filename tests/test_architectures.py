@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from architectures import ARCHITECTURES, BEGIN, END, write_model
+from helpers import greedy_of_transformers, irpo_run
 
 from irpo_lib.errors import UserError
 from irpo_lib.generation import generate
@@ -67,10 +68,7 @@ def test_greedy_is_that_of_transformers_and_logps_those_of_a_naive_loop(architec
     end = end_token_id(tokenizer)
     ours = dict(generate(model, prompts, 1, 0.0, 1.0, 40, seed=0, end=end))
     for i, prompt in enumerate(prompts):
-        ids = torch.tensor([prompt])
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40,
-                             eos_token_id=end, pad_token_id=end)  # fmt: skip
-        theirs = out[0, len(prompt) :].tolist()
+        theirs = greedy_of_transformers(model, prompt, 40, end)
         assert ours[i][0].token_ids == theirs
         response = theirs[:12]
         total = 0.0
@@ -118,17 +116,7 @@ def test_a_folder_without_weights_is_refused_before_any_work(tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"weights \(\*\.safetensors\) are missing"):
         check_weights(folder)
-    command = [
-        sys.executable,
-        "-m",
-        "irpo_lib.cli",
-        "run",
-        "--run-dir",
-        str(tmp_path / "run"),
-        "--set",
-        f"model={folder}",
-    ]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = irpo_run(folder, tmp_path / "run")
     assert found.returncode == 1
     assert found.stderr.endswith("the model's weights (*.safetensors) are missing from it\n")
     assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import ARCHITECTURES
+from helpers import irpo_run
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from irpo_lib.errors import UserError
@@ -223,17 +224,7 @@ def test_a_broken_or_unknown_file_is_one_sentence(damage, file):
 
 def test_a_broken_file_stops_irpo_run_before_any_work(file):
     _no_gguf(file)
-    command = [
-        sys.executable,
-        "-m",
-        "irpo_lib.cli",
-        "run",
-        "--run-dir",
-        str(file.parent / "run"),
-        "--set",
-        f"model={file}",
-    ]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = irpo_run(file, file.parent / "run")
     assert found.returncode == 1
     assert len(found.stderr.strip().splitlines()) == 1, found.stderr
     assert sorted(file.parent.iterdir()) == [file]

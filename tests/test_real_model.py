@@ -2,12 +2,12 @@
 
 import json
 import os
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import greedy_of_transformers
 
 from irpo_lib.config import load_config
 from irpo_lib.generation import generate
@@ -106,10 +106,7 @@ def test_greedy_is_that_of_transformers_token_for_token(model, tokenizer, proble
     end = end_token_id(tokenizer)
     ours = dict(generate(model, prompts, 1, 0.0, 1.0, 32, seed=0, end=end))
     for i, prompt in enumerate(prompts):
-        ids = torch.tensor([prompt])
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=32,
-                             eos_token_id=end, pad_token_id=end)  # fmt: skip
-        assert ours[i][0].token_ids == out[0, len(prompt) :].tolist()
+        assert ours[i][0].token_ids == greedy_of_transformers(model, prompt, 32, end)
 
 
 def test_it_knows_a_capital(model, tokenizer):
@@ -141,12 +138,11 @@ def test_log_probs_are_those_of_a_plain_forward_pass(attention, folder, tokenize
 
 def test_the_whole_loop(folder, tokenizer, gsm8k_files, tmp_path):
     config = load_config(
-        "mini", "gsm8k-mini", model=folder, iterations=1, temperatures=[1.0], samples=4, max_new_tokens=16,
-        max_length=512, pairs_per_problem=2, max_steps=2, warmup_steps=0, checkpoint_every=2, batch_size=2,
-        micro_batch_size=1, learning_rate=1e-5, learning_rate_schedule="constant", probe_every=0,
-        majority_iterations=[], majority_samples=1,
+        "mini", "gsm8k", task_path=str(gsm8k_files), train_problems=None, model=folder, iterations=1,
+        temperatures=[1.0], samples=4, max_new_tokens=16, max_length=512, pairs_per_problem=2, max_steps=2,
+        warmup_steps=0, checkpoint_every=2, batch_size=2, micro_batch_size=1, learning_rate=1e-5,
+        learning_rate_schedule="constant", probe_every=0, majority_iterations=[], majority_samples=1,
     )  # fmt: skip
-    config = replace(config, task="gsm8k", task_path=str(gsm8k_files), train_problems=None, test_problems=None)
     experiment = Experiment(config, tmp_path)
     experiment.evaluate(1)
     sampled = read_records(shards(experiment.generate(1)), Completion)
