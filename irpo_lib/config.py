@@ -182,7 +182,8 @@ def load_config(preset: str = "mini", task: str | None = None, /, **overrides: A
         overrides: Keys of `Config`, `task` among them; None values count as given.
 
     Raises:
-        UserError: an unknown preset, task or key, a value of the wrong type or out of range.
+        UserError: an unknown preset, task or key, a value of the wrong type or out of range; `dtype: auto` where other
+            machines do the work.
     """
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS / f"{preset}.yaml"
     if not path.is_file():
@@ -205,7 +206,16 @@ def load_config(preset: str = "mini", task: str | None = None, /, **overrides: A
         raise UserError(f"{path}: these keys are missing: {', '.join(sorted(missing))}")
     _check_keys(overrides, "overrides")
     values |= overrides
-    return config_from(values)
+    return config_from(values | {"dtype": _dtype_here(values)} if values["dtype"] == "auto" else values)
+
+
+def _dtype_here(values: dict[str, Any]) -> str:
+    """What "auto" stands for is settled once, so that every process and every later run computes in the same type."""
+    if values["launcher"] != "local":
+        raise UserError("dtype=auto looks at this machine, and launcher=slurm computes on others: name the type")
+    from irpo_lib.device import fast_dtype  # torch takes seconds to import
+
+    return fast_dtype()
 
 
 def config_from(values: dict[str, Any]) -> Config:

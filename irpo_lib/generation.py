@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from irpo_lib.cluster.children import die_with_parent
 from irpo_lib.config import derive_seed
 from irpo_lib.fast.decoding import opened
+from irpo_lib.fast.draw import draw, rows_at_once
 
 #: Rows that are decoded at once on a CPU; more rows cost memory, fewer cost speed.
 ROWS = 1024
@@ -203,15 +204,19 @@ def _pick(logits: torch.Tensor, temperature: float, top_p: float, uniform: torch
     """[rows, vocabulary] and a number in [0, 1) for each row → [rows], by the inverse of the distribution function."""
     if temperature == 0:
         return logits.argmax(-1)
-    p = torch.softmax(logits / temperature, -1)
-    if top_p < 1:
-        p, tokens = p.sort(-1, descending=True)
-    below = p.cumsum(-1, dtype=torch.float64)
-    mass = below[:, -1:]
-    if top_p < 1:
-        mass = below.gather(-1, (below < top_p).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1))
-    found = torch.searchsorted(below, uniform[:, None] * mass, right=True).clamp(max=p.shape[-1] - 1)
-    return (tokens.gather(-1, found) if top_p < 1 else found).squeeze(-1)
+    pieces = (x.split(rows_at_once(logits)) for x in (logits, uniform))
+    return torch.cat(
+        [draw(_of_top(torch.softmax(x / temperature, -1), top_p), u) for x, u in zip(*pieces, strict=True)]
+    )
+
+
+def _of_top(p: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Probabilities of which those outside the smallest set of tokens with the sum `top_p` are 0."""
+    if top_p == 1:
+        return p
+    falling, tokens = p.sort(-1, descending=True)
+    before = falling.cumsum(-1, dtype=torch.float64) - falling
+    return p.scatter(-1, tokens, falling.masked_fill_(before >= top_p, 0.0))
 
 
 def _eos_ids(model: PreTrainedModel, end: int | None) -> torch.Tensor:

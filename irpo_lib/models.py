@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from irpo_lib.config import DATA
+from irpo_lib.device import device
 from irpo_lib.errors import UserError, first_sentence
 from irpo_lib.hub import hub_problem
 from irpo_lib.store import hash_folder, hash_json
@@ -72,17 +73,13 @@ def load_model(
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
         return model.eval()
-    return model.to(_device()).eval()
+    return model.to(device()).eval()
 
 
 def check_complete(path: str | Path, missing: Collection[str]) -> None:
     """Raises UserError for tensors that a model's files lack: transformers fills them with random numbers."""
     if missing:
         raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _four_bits(dtype: str) -> dict[str, Any]:
@@ -95,7 +92,7 @@ def _four_bits(dtype: str) -> dict[str, Any]:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )  # fmt: skip
-    return {"quantization_config": settings, "device_map": {"": _device()}}
+    return {"quantization_config": settings, "device_map": {"": device()}}
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from irpo_lib.config import Config, Parallel
+from irpo_lib.device import device
 from irpo_lib.errors import UserError
 
 T = TypeVar("T")
@@ -73,11 +74,11 @@ def join(config: Config) -> Ranks:
             f"`irpo run`, or with torchrun"
         )
     if not dist.is_initialized():
-        device = None
+        gpu = None
         if torch.cuda.is_available():
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device else "gloo", timeout=PATIENCE, device_id=device)
+            gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(gpu)
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE, device_id=gpu)
     return Ranks(layout, dist.get_rank())
 
 
@@ -191,8 +192,7 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 def sum_over_data_ranks(values: dict[str, float], ranks: Ranks) -> dict[str, float]:
     if ranks.data_ranks == 1 or not values:
         return values
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=device())
     dist.all_reduce(numbers)
     return dict(zip(values, (numbers / ranks.layout.tp).tolist(), strict=True))
 

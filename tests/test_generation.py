@@ -4,6 +4,7 @@ import itertools
 import logging
 import random
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -11,6 +12,7 @@ from architectures import write_model
 from transformers import AutoModelForCausalLM
 
 from irpo_lib.fast.decoding import Copied, opened
+from irpo_lib.fast.draw import SMALL, draw
 from irpo_lib.generation import generate
 from irpo_lib.models import encode_prompt, load_model
 from irpo_lib.tasks.mini.corpus import corpus
@@ -135,6 +137,25 @@ def test_the_first_token_is_drawn_from_the_softmax(model, prompts, temperature, 
         chi_square = ((observed - expected)[keep] ** 2 / expected[keep]).sum().item()
         freedom = int(keep.sum()) - 1
         assert chi_square < freedom + 5 * (2 * freedom) ** 0.5 + 5, (chi_square, freedom)
+
+
+@pytest.mark.parametrize("vocabulary", [2, 487, SMALL, SMALL + 1, 49152, 151_936])
+def test_a_draw_is_the_first_token_whose_running_sum_passes_the_number(vocabulary):
+    """Against NumPy's cumsum and search in float64; most tokens have no probability at all, the last ones neither."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    p = torch.softmax(5 * torch.randn(40, vocabulary, generator=generator), -1)
+    p[20:, torch.rand(vocabulary, generator=generator) < 0.7] = 0
+    p[20:, 1 + vocabulary // 2 :] = 0
+    p[20:, 0] = 1e-3
+    uniform = torch.rand(40, dtype=torch.float64, generator=generator)
+    uniform[[0, 20]], uniform[[1, 21]] = 0.0, 1 - 2.0**-53
+    drawn = draw(p, uniform)
+    for row, u, token in zip(p.double().numpy(), uniform.tolist(), drawn.tolist(), strict=True):
+        below = np.cumsum(row)
+        assert row[token] > 0
+        share = u * below[-1]
+        assert below[token] - row[token] - 1e-12 <= share <= below[token] + 1e-12
+    assert draw(p[7:8], uniform[7:8]).tolist() == drawn[7:8].tolist(), "in another batch"
 
 
 def test_later_tokens_follow_the_softmax_as_well(model, prompts):

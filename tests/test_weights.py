@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from irpo_lib import training
+from irpo_lib.config import load_config
+from irpo_lib.device import fast_dtype
 from irpo_lib.engines import trl
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
@@ -221,3 +224,17 @@ def test_the_gradients_of_qlora_are_those_of_the_model_with_its_rounded_weights(
 def test_qlora_needs_adapters(config):
     with pytest.raises(UserError, match="lora_quantized=true needs lora_rank above 0"):
         replace(config, lora_quantized=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or not Path("/proc/cpuinfo").is_file(), reason="asks Linux about its CPU")
+def test_dtype_auto_is_bfloat16_on_a_cpu_that_has_instructions_for_it(capsys):
+    fast_dtype.cache_clear()
+    flags = Path("/proc/cpuinfo").read_text().split()
+    expected = "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+    assert load_config("mini", dtype="auto").dtype == load_config("mini", dtype="auto").dtype == expected
+    assert capsys.readouterr().out.count(f"dtype auto: {expected}, since") == 1
+
+
+def test_dtype_auto_is_not_for_work_on_other_machines():
+    with pytest.raises(UserError, match="dtype=auto looks at this machine"):
+        load_config("mini", dtype="auto", launcher="slurm")

@@ -1,0 +1,41 @@
+"""Tokens by the inverse of the distribution function, without a running sum over all of a large vocabulary."""
+
+import torch
+from torch.nn.functional import pad
+
+#: Probabilities that stay in a core's cache until their token is found.
+CACHED = 2**18
+#: Up to so many tokens a running sum over all of them costs nothing.
+SMALL = 4096
+#: Tokens of a block of a larger vocabulary.
+BLOCK = 512
+
+
+def draw(p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """[rows, vocabulary] probabilities and a float64 number in [0, 1) for each row → [rows] tokens.
+
+    The token is the first one at which the running sum passes the number's share of the whole sum. In a large
+    vocabulary the block that holds this token is found first, then the token in the block. All sums are in float64.
+    """
+    if p.shape[-1] <= SMALL:
+        below = p.cumsum(-1, dtype=torch.float64)
+        return _first_above(below, uniform[:, None] * below[:, -1:]).squeeze(-1)
+    blocks = pad(p, (0, -p.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    sums = blocks.sum(-1, dtype=torch.float64)
+    below = sums.cumsum(-1)
+    target = uniform[:, None] * below[:, -1:]
+    block = _first_above(below, target)
+    before = (below - sums).gather(-1, block)
+    inside = blocks[torch.arange(len(p), device=p.device), block.squeeze(-1)].cumsum(-1, dtype=torch.float64)
+    return (block * BLOCK + _first_above(inside, target - before)).squeeze(-1)
+
+
+def rows_at_once(logits: torch.Tensor) -> int:
+    """How many rows of logits are turned into probabilities and drawn from together."""
+    return max(1, len(logits) if logits.is_cuda else CACHED // logits.shape[-1])
+
+
+def _first_above(below: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """[rows, n] running sums, [rows, 1] → [rows, 1]; rounding never leads beyond the last element above zero."""
+    last = torch.nextafter(below[:, -1:], below.new_zeros(()))
+    return torch.searchsorted(below, torch.minimum(target, last), right=True)
