@@ -2,12 +2,13 @@
 
 import sys
 
-from benchmarks import generation, graders, scaling, startup, training
+from benchmarks import generation, graders, real_size, scaling, startup, training
 from benchmarks.table import save
 
 BENCHMARKS = {
     "training": training.main,
     "generation": generation.main,
+    "real-size": real_size.main,
     "scaling": scaling.main,
     "startup": startup.main,
     "graders": graders.main,

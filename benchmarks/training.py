@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -34,9 +35,14 @@ SHAPES = {
     "long": (0, 120, 800),
 }
 MODELS = {
-    "mini-llama": {"vocab_size": 764, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4},
-    "32k vocabulary": {"vocab_size": 32000, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6},
-}
+    "mini-llama": {"vocab_size": 764, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4,
+                   "num_attention_heads": 4},
+    "32k vocabulary": {"vocab_size": 32000, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6,
+                       "num_attention_heads": 8},
+}  # fmt: skip
+#: What all models of a benchmark have.
+ALIKE = {"max_position_embeddings": 2048, "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2,
+         "pad_token_id": 2}  # fmt: skip
 #: TRL knows two ways to its reference: scored before training, or in each step by a second model.
 PEERS = {"reference precomputed": True, "reference in each step": False}
 
@@ -59,11 +65,7 @@ def random_pairs(shape: tuple[int, int, int], n: int, vocabulary: int, seed: int
 
 def build_model(name: str) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    shape = LlamaConfig(
-        **MODELS[name], num_attention_heads=MODELS[name]["hidden_size"] // 32, max_position_embeddings=2048,
-        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-    )  # fmt: skip
-    return LlamaForCausalLM(shape)
+    return LlamaForCausalLM(LlamaConfig(**MODELS[name], **ALIKE))
 
 
 def our_steps(name: str, pairs: list[ScoredPair], config: Config, reference: bool = False) -> float:
@@ -85,6 +87,23 @@ def our_steps(name: str, pairs: list[ScoredPair], config: Config, reference: boo
 
 def trl_steps(name: str, pairs: list[ScoredPair], config: Config, precomputed: bool, reference: bool = False) -> float:
     """The same work by TRL: its trainer's `train()`; with `reference`, from the trainer's making on, which scores."""
+    model, other = build_model(name), None if precomputed else build_model(name)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        trainer = trl_trainer(model, other, pairs, config, Path(folder), reference)
+        if not reference:
+            started = time.perf_counter()
+        trainer.train()
+        return time.perf_counter() - started
+
+
+def trl_trainer(
+    model: Any, reference_model: Any, pairs: list[ScoredPair], config: Config, folder: Path, reference: bool = False
+) -> Any:
+    """Stock `DPOTrainer` on the same pairs; without a model of the reference, the pairs' log-probs are used.
+
+    With `reference`, those are computed while the trainer is made.
+    """
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
@@ -96,28 +115,22 @@ def trl_steps(name: str, pairs: list[ScoredPair], config: Config, precomputed: b
         def _prepare_dataset(self, dataset, *args):
             return dataset
 
-    rows = [columns(s) for s in pairs]
+    rows, precomputed = [columns(s) for s in pairs], reference_model is None
     if reference or not precomputed:
         rows = [{k: v for k, v in row.items() if not k.startswith("ref_")} for row in rows]
     elif precomputed:
         OnTokens._precompute_ref_logps = lambda self, dataset, *args: dataset
-    with tempfile.TemporaryDirectory() as folder:
-        settings = trainer_settings(config, len(pairs) // config.batch_size, 0, Path(folder)) | {"save_strategy": "no"}
-        arguments = DPOConfig(
-            **settings, loss_type=["sigmoid", "sft"], loss_weights=[1.0, config.alpha], beta=config.beta,
-            max_length=None, precompute_ref_log_probs=precomputed, train_sampling_strategy="sequential",
-        )  # fmt: skip
-        model, data, tokenizer = build_model(name), Dataset.from_list(rows), load_tokenizer("mini-llama")
-        started = time.perf_counter()
-        trainer = OnTokens(
-            model=model, ref_model=None if precomputed else build_model(name), args=arguments, train_dataset=data,
-            processing_class=tokenizer,
-        )  # fmt: skip
-        trainer.remove_callback(PrinterCallback)
-        if not reference:
-            started = time.perf_counter()
-        trainer.train()
-        return time.perf_counter() - started
+    settings = trainer_settings(config, len(pairs) // config.batch_size, 0, folder) | {"save_strategy": "no"}
+    arguments = DPOConfig(
+        **settings, loss_type=["sigmoid", "sft"], loss_weights=[1.0, config.alpha], beta=config.beta,
+        max_length=None, precompute_ref_log_probs=precomputed, train_sampling_strategy="sequential",
+    )  # fmt: skip
+    trainer = OnTokens(
+        model=model, ref_model=reference_model, args=arguments, train_dataset=Dataset.from_list(rows),
+        processing_class=load_tokenizer("mini-llama"),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def speed(name: str, shape: str, micro: int, goal: str, rounds: int = ROUNDS) -> list[Row]:
@@ -140,18 +153,10 @@ def speed(name: str, shape: str, micro: int, goal: str, rounds: int = ROUNDS) ->
 
 
 def utilisation(name: str, shape: str, micro: int, rounds: int = ROUNDS) -> Row:
-    """Floating-point operations a second that the model needs, beside a plain matrix product's, in turn.
-
-    6 for each weight that a token of the tree is multiplied with, the head's for predicted tokens only; attention and
-    what is computed twice are left out.
-    """
+    """Floating-point operations a second that the model needs, beside a plain matrix product's, in turn."""
     config = settings(micro)
     pairs = random_pairs(SHAPES[shape], config.batch_size, MODELS[name]["vocab_size"])
-    batch = tree_batch([(s.pair.prompt_ids, r) for s in pairs for r in (s.pair.chosen_ids, s.pair.rejected_ids)])
-    model = build_model(name)
-    head = model.lm_head.weight.numel()
-    body = model.num_parameters() - head
-    work = 6 * (body * batch.input_ids.numel() + head * len(batch.targets)) / 1e9
+    work = operations(build_model(name), pairs, micro)
     peaks, rates = [], []
     for _ in range(rounds):
         peaks.append(matmul_peak())
@@ -159,6 +164,19 @@ def utilisation(name: str, shape: str, micro: int, rounds: int = ROUNDS) -> Row:
     what = f"{name}, {shape}'s shape, {micro} pairs a micro-batch"
     ours, peak = statistics.median(rates), statistics.median(peaks)
     return Row("training, FLOPs", what, ours, "a matrix product of 1,024 × 1,024", peak, "GFLOP/s", ours / peak, "")
+
+
+def operations(model: LlamaForCausalLM, pairs: list[ScoredPair], micro: int) -> float:
+    """10⁹ operations that a step needs: 6 for each weight that a token of a tree is multiplied with.
+
+    The head's count for predicted tokens only; attention and what is computed twice are left out.
+    """
+    head, work = model.lm_head.weight.numel(), 0
+    for start in range(0, len(pairs), micro):
+        some = [s.pair for s in pairs[start : start + micro]]
+        batch = tree_batch([(p.prompt_ids, r) for p in some for r in (p.chosen_ids, p.rejected_ids)])
+        work += 6 * ((model.num_parameters() - head) * batch.input_ids.numel() + head * len(batch.targets))
+    return work / 1e9
 
 
 def settings(micro: int) -> Config:

@@ -1,8 +1,13 @@
-"""What this machine computes on, and in which type it is fast."""
+"""What this machine computes on, in which type it is fast, and how it keeps memory."""
 
+import ctypes
+import sys
 from functools import cache
 
 import torch
+
+#: Settings of glibc's `mallopt`: free memory above which some is given back, and how many pieces are mapped singly.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def device() -> str:
@@ -20,3 +25,16 @@ def fast_dtype() -> str:
     dtype = "bfloat16" if fast else "float32"
     print(f"dtype auto: {dtype}, since {name} has {'' if fast else 'no '}instructions for bfloat16", flush=True)
     return dtype
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Lets the memory of a freed tensor serve the next one, on a CPU under Linux.
+
+    glibc gives large pieces back to the system, which fills new ones with zeros page by page: a quarter of the time of
+    a training step with half a billion parameters.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is not None and hasattr(libc, "mallopt"):  # musl has none
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)

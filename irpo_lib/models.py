@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from irpo_lib.config import DATA
-from irpo_lib.device import device
+from irpo_lib.device import device, keep_freed_memory
 from irpo_lib.errors import UserError, first_sentence
 from irpo_lib.hub import hub_problem
 from irpo_lib.store import hash_folder, hash_json
@@ -53,6 +53,7 @@ def load_model(
     maps in 4 bits (NF4), which needs bitsandbytes.
     """
     path = _existing(name)
+    keep_freed_memory()
     logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(

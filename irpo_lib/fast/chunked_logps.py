@@ -11,10 +11,17 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
-#: Logits that are there at once.
+from irpo_lib.fast.draw import CACHED
+
+#: Logits that are there at once, at least: a small vocabulary's in one piece.
 LOGITS = 2**24
+#: Tokens whose logits are there at once, at least. Each chunk reads and writes the gradient of the head, as large as
+#: the logits of `hidden_size` tokens; smaller chunks of a large vocabulary would do little else.
+ROWS = 1024
+#: Rows of a large product, in multiples of so many: others are up to a third slower in bfloat16 on a CPU.
+MULTIPLE = 64
 
 
 @contextmanager
@@ -22,11 +29,13 @@ def logps_instead_of_logits(head: torch.nn.Linear, places: torch.Tensor, targets
     """The head maps hidden states [B, T, h] to log-probs [R]: of `targets` [R] at `places` [R], counted over B · T."""
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        hidden, weight = hidden.flatten(0, 1)[places], head.weight
-        if torch.is_autocast_enabled(hidden.device.type):
-            dtype = torch.get_autocast_dtype(hidden.device.type)
-            hidden, weight = hidden.to(dtype), weight.to(dtype)
-        return ChunkedLogps.apply(hidden, weight, head.bias, targets)
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        where, what = places, targets
+        if len(targets) * len(head.weight) > LOGITS:
+            where, what = (pad(x, (0, -len(x) % MULTIPLE)) for x in (places, targets))
+        chosen = hidden.flatten(0, 1)[where].to(dtype)
+        return ChunkedLogps.apply(chosen, head.weight, head.bias, what)[: len(targets)]
 
     head.forward = forward  # type: ignore[method-assign, assignment]
     try:
@@ -44,17 +53,24 @@ def can_be_replaced(head: Any) -> bool:
 
 
 class ChunkedLogps(torch.autograd.Function):
-    """hidden [R, h], weight [V, h], bias [V] or none, targets [R] → log-probs [R], at least float32."""
+    """hidden [R, h], weight [V, h], bias [V] or none, targets [R] → log-probs [R], at least float32.
+
+    Products are in the type of `hidden`, all sums and the gradient of a float32 weight in float32.
+    """
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets):
         wide = torch.promote_types(hidden.dtype, torch.float32)
         logps, sums = (torch.empty(len(hidden), dtype=wide, device=hidden.device) for _ in range(2))
+        used: Any = [x if x is None else x.to(hidden.dtype) for x in (weight, bias)]
         for some in _chunks(len(hidden), len(weight)):
-            logits = linear(hidden[some], weight, bias).to(wide)
-            sums[some] = logits.logsumexp(-1)
-            logps[some] = logits.gather(-1, targets[some, None]).squeeze(-1) - sums[some]
-        ctx.save_for_backward(hidden, weight, bias, targets, sums)
+            logits = linear(hidden[some], *used)
+            for rows, few in _in_cache(some, logits):
+                values = few.to(wide)
+                sums[rows] = values.logsumexp(-1)
+                logps[rows] = values.gather(-1, targets[rows, None]).squeeze(-1) - sums[rows]
+        ctx.save_for_backward(hidden, *used, targets, sums)
+        ctx.types = [x if x is None else x.dtype for x in (weight, bias)]
         return logps
 
     @staticmethod
@@ -65,21 +81,22 @@ class ChunkedLogps(torch.autograd.Function):
         grad_weight: Any = torch.zeros_like(weight, dtype=sums.dtype) if needs_weight else None
         grad_bias: Any = torch.zeros_like(bias, dtype=sums.dtype) if needs_bias else None
         for some in _chunks(len(hidden), len(weight)):
-            # d log p(target) / d logits = onehot(target) - p
-            logits = linear(hidden[some], weight, bias).to(sums.dtype)
-            of_logits = logits.sub_(sums[some, None]).exp_().mul_(-grad[some, None])
-            of_logits.scatter_add_(-1, targets[some, None], grad[some, None])
-            if needs_bias:
-                grad_bias += of_logits.sum(0)
-            of_logits = of_logits.to(hidden.dtype)
+            logits = linear(hidden[some], weight, bias)
+            for rows, few in _in_cache(some, logits):
+                # d log p(target) / d logits = onehot(target) - p
+                of_logits = few.to(sums.dtype).sub_(sums[rows, None]).exp_().mul_(-grad[rows, None])
+                of_logits.scatter_add_(-1, targets[rows, None], grad[rows, None])
+                if needs_bias:
+                    grad_bias += of_logits.sum(0)
+                few.copy_(of_logits)
             if needs_hidden:
-                grad_hidden[some] = of_logits @ weight
+                grad_hidden[some] = logits @ weight
             if needs_weight:
-                _add_product(grad_weight, of_logits.T, hidden[some])
+                _add_product(grad_weight, logits.T, hidden[some])
         if needs_weight:
-            grad_weight = grad_weight.to(weight.dtype)
+            grad_weight = grad_weight.to(ctx.types[0])
         if needs_bias:
-            grad_bias = grad_bias.to(bias.dtype)
+            grad_bias = grad_bias.to(ctx.types[1])
         return grad_hidden, grad_weight, grad_bias, None
 
 
@@ -92,5 +109,12 @@ def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
-    size = max(1, LOGITS // vocabulary)
-    return (slice(start, start + size) for start in range(0, rows, size))
+    size = max(ROWS, LOGITS // vocabulary)
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def _in_cache(some: slice, logits: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """A chunk's logits, few rows at a time: on a CPU so few that they stay in its cache between operations."""
+    size = max(1, (CACHED if logits.device.type == "cpu" else LOGITS) // logits.shape[-1])
+    for start, few in zip(range(some.start, some.stop, size), logits.split(size), strict=True):
+        yield slice(start, start + len(few)), few

@@ -1,0 +1,193 @@
+"""The shape of Qwen2.5-0.5B with random weights, 152k tokens, bfloat16: training, sampling and a draw, beside peers.
+
+A side of a comparison needs most of the memory, so each runs in a process of its own, one after the other, for each
+round: `python -m benchmarks.real_size train ours GSM8K 8` prints what it found as JSON.
+"""
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.table import Row, less, matmul_peak, resident
+from benchmarks.training import ALIKE, SHAPES, operations, random_pairs, trl_trainer
+from irpo_lib.config import load_config
+from irpo_lib.device import keep_freed_memory
+from irpo_lib.generation import _pick, generate
+from irpo_lib.logprobs import choose_path
+from irpo_lib.models import load_model
+from irpo_lib.parallel import Ranks
+from irpo_lib.training import Loop, ScoredPair
+
+QWEN = {
+    "vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+    "num_attention_heads": 14, "num_key_value_heads": 2,
+}  # fmt: skip
+#: Steps of which the first ones make AdamW's state and fill the pools of memory; the last ones are counted.
+STEPS, COUNTED = 4, 2
+MICRO, ROUNDS = 4, 2
+PROMPTS, PROMPT, N, NEW = 8, 120, 16, 48
+DRAWS = 128
+WHAT = "0.5B parameters, 152k vocabulary, bfloat16"
+
+
+def main() -> Iterator[Row]:
+    for shape, pairs, goal in (("GSM8K", 8, ">= 3.5"), ("MATH", 4, ">= 8")):
+        yield from training(shape, pairs, goal)
+    yield from sampling()
+    yield draw()
+
+
+def training(shape: str, pairs: int, goal: str) -> list[Row]:
+    found = rounds("train", ("ours", "trl"), shape, str(pairs))
+    ours, theirs, what = found["ours"], found["trl"], f"{WHAT}, {shape}'s shape, {pairs} pairs, {MICRO} a micro-batch"
+    peer = "reference precomputed"
+    speeds = [pairs / side["seconds"] for side in (ours, theirs)]
+    share = ours["work"] / ours["seconds"]
+    product = "a bfloat16 product of 2,048 × 2,048"
+    return [
+        Row("real size", what, speeds[0], peer, speeds[1], "pairs/s", speeds[0] / speeds[1], goal),
+        less("real size", f"peak memory, {what}", ours["memory"], peer, theirs["memory"], "MB", ">= 1.7"),
+        Row("real size", what, share, product, ours["peak"], "GFLOP/s", share / ours["peak"], ">= 0.6"),
+    ]
+
+
+def sampling() -> list[Row]:
+    what = f"{WHAT}, {PROMPTS} prompts x N = {N}, {NEW} tokens"
+    with tempfile.TemporaryDirectory() as folder:
+        qwen().to(torch.bfloat16).save_pretrained(folder)
+        peers = {"generate": ">= 6"} | ({"vllm": ">= 1.2"} if importlib.util.find_spec("vllm") is not None else {})
+        found = rounds("sample", ("ours", *peers), folder)
+    ours = found["ours"]["tokens"]
+    rows = [
+        Row("real size", what, ours, peer, found[peer]["tokens"], "tokens/s", ours / found[peer]["tokens"], goal)
+        for peer, goal in peers.items()
+    ]
+    bound = found["ours"]["peak"] * 1e9 / (2 * qwen().num_parameters())
+    return [*rows, Row("real size", what, ours, "2 operations a parameter", bound, "tokens/s", ours / bound, ">= 0.6")]
+
+
+def draw() -> Row:
+    """One draw for each of many rows beside one softmax over them, with one thread, as sampling has it."""
+    torch.set_num_threads(1)
+    logits, uniform = torch.randn(DRAWS, QWEN["vocab_size"]), torch.rand(DRAWS, dtype=torch.float64)
+    sides: tuple[Callable[[], Any], ...] = (
+        lambda: _pick(logits, 0.8, 1.0, uniform), lambda: torch.softmax(logits, -1),
+    )  # fmt: skip
+    taken: list[list[float]] = [[], []]
+    for _ in range(9):
+        for side, seconds in zip(sides, taken, strict=True):
+            started = time.perf_counter()
+            side()
+            seconds.append(1000 * (time.perf_counter() - started))
+    ours, theirs = (statistics.median(seconds) for seconds in taken)
+    return less("real size", f"a draw from {DRAWS} x 152k logits", ours, "one softmax", theirs, "ms", ">= 0.77")
+
+
+def rounds(what: str, sides: tuple[str, ...], *arguments: str) -> dict[str, dict[str, float]]:
+    """The medians of what each side's processes found; the sides take turns."""
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for _ in range(ROUNDS):
+        for side in sides:
+            # A session of its own: vLLM stops when it touches a terminal that is not its own.
+            command = [sys.executable, "-m", "benchmarks.real_size", what, side, *arguments]
+            out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, start_new_session=True).stdout
+            found[side].append(json.loads(out.strip().splitlines()[-1]))
+    return {side: {k: statistics.median(r[k] for r in some) for k in some[0]} for side, some in found.items()}
+
+
+# --- one side, in its process ---
+
+
+def qwen() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**QWEN, **ALIKE))
+
+
+def train(side: str, shape: str, count: str) -> dict[str, float]:
+    config = load_config("mini", dtype="bfloat16", batch_size=int(count), micro_batch_size=MICRO)
+    pairs = random_pairs(SHAPES[shape], int(count), QWEN["vocab_size"])
+    model = qwen()
+    work = operations(model, pairs, MICRO)
+    taken = (our_steps if side == "ours" else trl_steps)(model, pairs, config)
+    found = {"seconds": statistics.median(taken[-COUNTED:]), "work": work, "memory": resident("VmHWM") / 1e6}
+    return found | {"peak": matmul_peak(2048, dtype=torch.bfloat16)}
+
+
+def our_steps(model: LlamaForCausalLM, pairs: list[ScoredPair], config: Any) -> list[float]:
+    keep_freed_memory()  # as load_model does
+    loop, taken = Loop(choose_path(model, config.attention).train(), config, Ranks(config.parallel)), []
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        loop.step(pairs)
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def trl_steps(model: LlamaForCausalLM, pairs: list[ScoredPair], config: Any) -> list[float]:
+    from transformers import TrainerCallback
+
+    taken: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *args, **kwargs):
+            taken.append(-time.perf_counter())
+
+        def on_step_end(self, *args, **kwargs):
+            taken[-1] += time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trl_trainer(model, None, pairs * STEPS, config, Path(folder))
+        trainer.add_callback(Clock())
+        trainer.train()
+    return taken
+
+
+def sample(side: str, folder: str) -> dict[str, float]:
+    tokens = torch.randint(5, QWEN["vocab_size"], (PROMPTS, PROMPT), generator=torch.Generator().manual_seed(0))
+    prompts = tokens.tolist()
+    if side == "vllm":
+        from irpo_lib.engines import vllm
+
+        engine = vllm.load_engine(folder, "bfloat16")
+
+        def run(new: int) -> int:
+            found = vllm.generate(engine, prompts, N, 0.8, 1.0, new, range(PROMPTS), ALIKE["eos_token_id"])
+            return sum(len(s.token_ids) for _, samples in found for s in samples)
+
+    elif side == "ours":
+        model = load_model(folder, "bfloat16")
+
+        def run(new: int) -> int:
+            found = generate(model, prompts, N, 0.8, 1.0, new, seed=0)
+            return sum(len(s.token_ids) for _, samples in found for s in samples)
+
+    else:
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+
+        def run(new: int) -> int:
+            with torch.inference_mode():
+                out = model.generate(
+                    tokens, attention_mask=torch.ones_like(tokens), do_sample=True, temperature=0.8, top_k=0,
+                    num_return_sequences=N, max_new_tokens=new,
+                )  # fmt: skip
+            return out[:, PROMPT:].numel()
+
+    run(2)
+    started = time.perf_counter()
+    made = run(NEW)
+    taken = time.perf_counter() - started
+    return {"tokens": made / taken, "peak": matmul_peak(2048, dtype=torch.bfloat16)}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"train": train, "sample": sample}[sys.argv[1]](*sys.argv[2:])))
