@@ -1,6 +1,7 @@
 """What this machine computes on, in which type it is fast, and how it keeps memory."""
 
 import ctypes
+import os
 import sys
 from functools import cache
 
@@ -32,9 +33,10 @@ def keep_freed_memory() -> None:
     """Lets the memory of a freed tensor serve the next one, on a CPU under Linux.
 
     glibc gives large pieces back to the system, which fills new ones with zeros page by page: a quarter of the time of
-    a training step with half a billion parameters.
+    a training step with half a billion parameters. Where glibc is told otherwise (MALLOC_… variables), that stands.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is not None and hasattr(libc, "mallopt"):  # musl has none
+    told = any(name.startswith("MALLOC_") for name in os.environ)
+    if libc is not None and hasattr(libc, "mallopt") and not told:  # musl has none
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)

@@ -204,9 +204,12 @@ def test_a_step_is_the_same_by_either_path(settings, tiny_model, small_config):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("logits_at_once", [1, 60, 10**6])
-def test_log_probs_in_chunks_equal_log_softmax_with_their_gradients(bias, logits_at_once, monkeypatch):
-    monkeypatch.setattr(chunked_logps, "LOGITS", logits_at_once)
+@pytest.mark.parametrize(("rows", "in_cache"), [(1, 1), (3, 20), (4, 10**6), (1024, 60)])
+def test_log_probs_in_chunks_equal_log_softmax_with_their_gradients(bias, rows, in_cache, monkeypatch):
+    """Chunks of some rows, of which a few at a time are in the cache."""
+    monkeypatch.setattr(chunked_logps, "LOGITS", 1)
+    monkeypatch.setattr(chunked_logps, "ROWS", rows)
+    monkeypatch.setattr(chunked_logps, "CACHED", in_cache)
     generator = torch.Generator().manual_seed(1)
     hidden, weight, shift = (
         torch.randn(size, dtype=torch.float64, generator=generator, requires_grad=True)

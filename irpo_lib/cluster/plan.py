@@ -13,8 +13,8 @@ take comes on top, 10 to 20 %.
   w·b·s·(7·h + (d·(q + 2k) + 4·m) / t) bytes, after Korthikanti et al. (2022), without dropout;
 - with gradient checkpointing w·b·s·h a layer, and one layer in full with two gradients of its MLP's width, or the
   logits, whichever is more;
-- logits, their log-softmax and their gradient: 8 bytes each in float32, 10 in lower precision, of which a chunk is
-  there at once (`fast.chunked_logps`), and all b·s·v with tensor parallelism;
+- logits: a chunk of them (`fast.chunked_logps`), w bytes each, and a piece of it in float32, 4 bytes each, 8 in lower
+  precision; with tensor parallelism all b·s·v with log-softmax and gradient, 8 bytes each, 10 in lower precision;
 - generation: w bytes a weight, cut by `generation_tp`, and the KV cache: 2·L·k·d·w bytes a token.
 """
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from irpo_lib.cluster.architecture import Architecture, architecture
 from irpo_lib.config import Config
-from irpo_lib.fast.chunked_logps import LOGITS
+from irpo_lib.fast.chunked_logps import LOGITS, rows_of_a_chunk
 
 GIB = 2**30
 #: Of a GPU's memory, what a plan may fill.
@@ -82,8 +82,11 @@ def training_sizes(config: Config, a: Architecture) -> dict[str, float]:
     if p.fsdp > 1:
         sizes["training: weights put together"] = w * (2 * layer + head) + (6 * layer if w == 2 else 0)
     b, s = 2 * config.micro_batch_size, config.max_length
-    at_once = b * s * a.vocabulary if p.tp > 1 else min(b * s * a.vocabulary, LOGITS)
-    activations, logits = b * s * activation_numbers(a, p.tp) * w, (8 if w == 4 else 10) * at_once
+    activations = b * s * activation_numbers(a, p.tp) * w
+    logits = (8 if w == 4 else 10) * b * s * a.vocabulary
+    if p.tp == 1:  # in chunks, of which a piece at a time is in float32
+        at_once = min(b * s, rows_of_a_chunk(a.vocabulary)) * a.vocabulary
+        logits = w * at_once + (4 if w == 4 else 8) * min(at_once, LOGITS)
     sequences = f"{b} sequences of {s} tokens"
     if config.gradient_checkpointing:
         sizes[f"training: checkpoints of {sequences}"] = a.layers * b * s * a.width * w

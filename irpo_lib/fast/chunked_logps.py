@@ -108,8 +108,12 @@ def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
         total += a @ b
 
 
+def rows_of_a_chunk(vocabulary: int) -> int:
+    return max(ROWS, LOGITS // vocabulary)
+
+
 def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
-    size = max(ROWS, LOGITS // vocabulary)
+    size = rows_of_a_chunk(vocabulary)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
