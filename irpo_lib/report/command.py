@@ -25,7 +25,7 @@ def reproduce_command(run: RunFolder, model: str | None) -> str:
         config = load_config(preset, run.task)
     except UserError:  # a task of one's own whose file has gone
         return _words(preset, run.task, {})
-    wanted = _wanted(run, model)
+    wanted = _wanted(run, model, config)
     return _words(preset, run.task, {k: v for k, v in wanted.items() if v != _plain(config)[k]})
 
 
@@ -46,7 +46,7 @@ def _preset_of(model: str | None) -> str:
     return "mini"
 
 
-def _wanted(run: RunFolder, model: str | None) -> dict[str, Any]:
+def _wanted(run: RunFolder, model: str | None, preset: Config) -> dict[str, Any]:
     """Keys of the config as the run has them."""
     known = Config.__dataclass_fields__
     wanted = {k: v for k, v in run.settings.items() if k in known and k != "task"}
@@ -56,6 +56,11 @@ def _wanted(run: RunFolder, model: str | None) -> dict[str, Any]:
         wanted["select_checkpoint"] = True
     elif trains:
         wanted["max_steps"] = next(iter(trains.values())).settings["steps"]
+    rates = [s.settings["learning_rate"] for s in trains.values()]
+    if rates:
+        wanted["learning_rate"] = rates[0]
+    if len(rates) > 1 and (rates[1] != rates[0] or preset.later_learning_rate is not None):
+        wanted["later_learning_rate"] = rates[1]
     if any("reward1" in s.inputs for s in run.loop("pairs").values()):  # pairs of more than one iteration's samples
         wanted["replay"] = True
     if generates:
