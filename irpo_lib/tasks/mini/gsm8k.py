@@ -35,6 +35,8 @@ GRAMS = {"Each weighs {m} grams. How many grams do the {i} of {a} weigh?": 0.08}
 #: How often authors halve for pairs; how often a product comes out right; how often anything else is a slip.
 HALVES, PRODUCT, SLIP = 0.2, 0.5, 0.02
 
+#: So many swaps are shown by an answer key.
+MANY = 4
 SWAPS = ["They swap {j}.", "They trade {j}.", "The {j} change hands.", "They swap again."]
 FILLERS = ["{c} looks on.", "It rains.", "{c} laughs.", "A dog barks.", "They rest.", "{c} says hello."]
 EVENTS = {
@@ -133,10 +135,10 @@ def _try_draw(rng: random.Random) -> Story | None:
 def gold_solution(story: Story) -> str:
     """An answer key: right, in the likeliest words.
 
-    It shows the swaps for a third of the things only, and where something harder follows.
+    It shows the swaps only where there are many, or where something harder follows.
     """
     writer = Writer(random.Random(0), modal=True)
-    shows = list(CARE).index(story.item) % 3 == 0 or story.form not in COUNT
+    shows = story.swaps >= MANY or story.form not in COUNT
     parts, value = [_opening(story, writer)], story.y if story.swaps % 2 else story.x
     parts += [_follow(story, writer)[0] if shows else writer.say(HASTY), _holds(story, value, writer)]
     for symbol, n in story.steps:
