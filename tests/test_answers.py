@@ -105,6 +105,8 @@ def test_what_stands_before_the_last_marker_never_matters():
         ("3/4/5", None),
         ("1/2 or 3/4", None),
         ("5/0", None),
+        (", / 3", None),
+        ("3/,", None),
         ("\\boxed{18}", "18"),
         ("$18\\text{ dollars}$", "18"),
         ("1{,}080", "1080"),
@@ -243,6 +245,259 @@ def test_every_offered_label_in_every_form_and_no_other(n):
             assert letter(f"({label}) or ({LETTERS[i + 1]})", options) is None
 
 
+# --- what live models write on the line of their final answer ---
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("6 + 9 = 15", "15"),
+        ("$4.50 + $2.25 = $6.75", "6.75"),
+        ("1,200 + 300 = 1,500 bricks.", "1500"),
+        ("\\(7 \\times 8 = 56\\) cards", "56"),
+        ("The two of them carry 30 kg - 12 kg = 18 kg in all.", "18"),
+        ("Ben pays $20 + 3 * $5 = $20 + $15 = $35", "35"),  # a chain has one result
+        ("8 hours - 11 hours = -3 hours", "-3"),
+        ("$2 - $5 = –$3", "-3"),
+        ("1/2 + 1/4 = 3/4 of the pie", "0.75"),
+        ("100 / 3 ≈ 33.3", "33.3"),
+        ("50 \\div 8 \\approx 6.25", "6.25"),
+        ("200 / 7 = 28.57 ≈ 29 boxes", "29"),
+        ("6 x 4 = about 24", "24"),
+        ("60 km/h * 2 h = 120 km", "120"),
+        ("6 + 9", None),  # two numbers without an equation
+        ("15 apples from 3 trees", None),
+        ("Kim = 3, Lee = 5", None),  # two equations
+        ("Kim = 3 Lee = 5", None),
+        ("3 + 4 = 7. 7 + 1 = 8", None),
+        ("2 + 2 = 4 and 3 + 3 = 6", None),
+        ("4 + 4 = 8 = 9", None),  # two results
+        ("24 = 6 * 4", None),  # what is behind the sign is yet to be computed
+        ("8 + 2 = 20 - 10", None),
+        ("30 / 4 = 7 remainder 2", None),
+        ("Total = 4 bags of 6", None),
+        ("3 + 4 = at least 7", None),  # bounds and denials stay none
+        ("At most 3 + 4 = 7", None),
+        ("3 + 4 = 7 or more", None),
+        ("It is not 3 + 4 = 7", None),
+        ("3n + 2 = 14", None),  # yet to be solved
+        ("n + 2 = 14", None),
+        ("2 * y = 14", None),
+        ("14 = 2y", None),
+        ("6 + 9 = ?", None),
+        ("6 != 9", None),
+        ("6 + 1 >= 7", None),
+    ],
+)
+def test_an_equation_gives_its_result(text, canonical):
+    assert number(text) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("Nora needs \\(\\boxed{14}\\) tiles for 2 walls.", "14"),
+        ("In 3 weeks she saves $\\boxed{\\$1,050}$.", "1050"),
+        ("\\boxed{\\frac{3}{8}} of the 24 pieces", "0.375"),
+        ("\\boxed{5 + 6 = 11}", "11"),
+        ("5 + 6 = \\boxed{11}", "11"),
+        ("\\boxed{11}, so 5 boys and 6 girls: \\boxed{11}", "11"),
+        ("They do not need all 30, so \\boxed{12} of them stay.", "12"),
+        ("\\fbox{9} of 10", "9"),
+        ("\\boxed{5} or \\boxed{6}", None),
+        ("\\boxed{5 or 6} of 10", None),
+        ("\\boxed{} of 10 and 20", None),
+        ("\\boxed{5 of 10", None),
+        ("at least \\boxed{5} of 10", None),
+        ("not \\boxed{5} of 10", None),
+        ("more than \\boxed{5} of 10", None),
+        ("\\boxed{5} or more of 10", None),
+        ("\\boxed{5} isn't right, 6 is", None),
+    ],
+)
+def test_a_box_beside_other_numbers_gives_its_content(text, canonical):
+    assert number(text) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("A melts before it boils, so \\boxed{B}", "B"),
+        ("Between A and C the right one is $\\boxed{\\text{C}}$", "C"),
+        ("(A) \\boxed{20}", "A"),  # an option's text in a box takes no label away
+        ("\\boxed{A} or \\boxed{B}", None),
+        ("A or \\boxed{A or B}", None),
+        ("\\boxed{F}, not A or B", None),
+    ],
+)
+def test_a_box_beside_other_labels_gives_its_label(text, label):
+    assert letter(text, FOUR) == label
+
+
+@pytest.mark.parametrize(
+    ("behind", "answer"),
+    [
+        ("The number of eggs in 2 boxes is:\n24", "24"),
+        ("\n**The total is:**\n\n**24**", "24"),
+        ("The result is:\n\\[\n\\boxed{24}\n\\]", "\\boxed{24}"),
+        ("The result is: $$\n24\n$$", "24"),
+        ("The shares are:\n12 + 12 = 24", "12 + 12 = 24"),
+        ("The shares are:\n- Ann: 12\n- Bob: 24", None),
+        ("The shares are:\n* **12**\n* **24**", None),
+        ("The shares are:\n1. 12\n2. 24", None),
+        ("The length is:\n1.5 m", "1.5 m"),
+        ("The total is:", None),
+        ("The total is: 24\n25", "The total is: 24"),
+        ("24. Step by step:\n25", "24. Step by step:"),  # announces reasons and no answer
+        ("(B), which is:\nerosion", "(B), which is:"),
+        ("This:\n25", "This:"),
+    ],
+)
+def test_a_line_that_ends_in_is_takes_the_next_one(behind, answer):
+    assert final_answer(f"Some steps.\nFinal answer: {behind}") == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("Tara scored 12 more than Uma.", "12"),
+        ("$1,250 less than his brother", "1250"),
+        ("3 fewer than Mr. Green", "3"),
+        ("40 + 5 = 45 more than Uma", "45"),
+        ("more than 12", None),
+        ("less than $12", None),
+        ("fewer than the 12 chairs", None),
+        ("no more than 12", None),
+        ("12, no less than that", None),
+        ("12 more than x", None),
+        ("12 more than twice as many", None),
+        ("12 more than half of them", None),
+        ("12 more than ten", None),
+        ("12 more than a dozen", None),
+        ("12 more than 4", None),
+        ("12 or more", None),
+    ],
+)
+def test_more_than_somebody_is_no_bound(text, canonical):
+    assert number(text) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("Ravi reads 44 pages on the 5th evening.", "44"),
+        ("18 gifts between the 2nd and the 3rd party", "18"),
+        ("The 4th graders plant 9 + 8 = 17 trees", "17"),
+        ("44 pages on the 5^{th} day", "44"),
+        ("the 5th and the 6th", None),
+        ("44 pages on 5 evenings", None),
+        ("a 5th of 40", None),
+        ("3/5th of 40", None),
+        ("May 3rd, 2020", None),
+    ],
+)
+def test_ordinals_beside_a_number_do_not_count(text, canonical):
+    assert number(text) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("B (it freezes at -10°C)", "B"),
+        ("(D) between 5 °C and 9 °C", "D"),
+        ("A, at 90 degrees C", "A"),
+        ("B, at $90^\\circ$ C or $90^{\\circ}C$", "B"),
+        ("(C) 20°C", "C"),
+        ("20°C", None),
+        ("B or C", None),
+        ("B, by degrees, or C", None),
+    ],
+)
+def test_degrees_are_no_label(text, label):
+    assert letter(text, FOUR) == label
+
+
+def test_an_option_in_degrees_is_found_behind_its_label():
+    options = ("0°C", "20°C", "30 degrees C", "40°F")
+    for label, option in zip("ABCD", options, strict=True):
+        assert letter(f"({label}) {option}", options) == label
+        assert letter(option, options) is None
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("Final answer: 8\n\nQuestion: Tim has 3 cats.\nSolution: 3.\nFinal answer: 3", "8"),
+        ("Final answer: 8\r\n**Question:** And now?\r\nFinal answer: 3", "8"),
+        ("So there are 8.\nQuestion: Tim has 3 cats.\nSolution: 3.\nFinal answer: 3", None),
+        ("Final answer:\nQuestion: Tim has 3 cats.\nFinal answer: 3", None),
+        ("**Final answer**:\n\nQuestion: Tim has 3 cats.", None),
+        ("Question: Tim has 3 cats.\nFinal answer: 3", "3"),  # the response begins with it
+        ("\n\nQuestion: Tim has 3 cats.\nFinal answer: 3", "3"),
+        ("Let us read it once more:\n\nQuestion: Tim has 3 cats.\nFinal answer: 3", "3"),  # quoted
+        ("It was the question: how many?\nFinal answer: 3", "3"),
+        ("A good Question: how many?\nFinal answer: 3", "3"),
+        ("It is\nQuestionable: maybe.\nFinal answer: 3", "3"),
+    ],
+)
+def test_what_follows_a_new_question_is_not_looked_at(response, answer):
+    assert final_answer(response) == answer
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "</s>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>", " </s> </s>"])
+def test_a_special_token_at_the_end_does_not_disturb(token):
+    assert final_answer(f"Final answer: **21**{token}\n") == "21"
+    assert final_answer(f"Final answer: **21{token}**") == "21"
+    assert grade("gsm8k-mini", "21", f"Final answer: $21.{token}")
+    assert grade("arc-mini", "B", f"Final answer: (B){token}", FOUR)
+    assert grade("math-mini", "x^2", f"Final answer: $x^2${token}")
+    assert number(final_answer(f"Final answer: 21{token} 22")) is None
+    assert final_answer(f"Final answer: {token}\n21") is None  # the response has ended there
+
+
+def test_what_only_looks_like_a_special_token_is_kept():
+    for text in ("x < 21 > y", "21 <s", "|21|", "<21>", "<b>"):
+        assert final_answer(f"Final answer: {text}") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("( B )", "B"),
+        ("( b )", "B"),
+        ("[ C ] erosion by wind", "C"),
+        ("It's B", "B"),
+        ("It’s B.", "B"),
+        ("That's ( B ).", "B"),
+        ("So, the final answer is B", "B"),
+        ("( B ) or ( C )", None),
+        ("( E )", None),
+        ("( BC )", None),
+        ("( a stone )", None),
+        ("It's A stone", None),
+        ("It's Basalt", None),
+        ("It's B or C", None),
+        ("It's wind", None),
+    ],
+)
+def test_a_letter_with_spaces_in_its_brackets_or_behind_its(text, label):
+    assert letter(text, FOUR) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("7 dozen eggs", "7"),  # the question may ask for dozens
+        ("7 dozens", "7"),
+        ("7 dozen = 84 eggs", "84"),
+        ("7 dozen (84 eggs)", None),
+        ("7 hundred", "700"),
+    ],
+)
+def test_a_dozen_is_a_unit(text, canonical):
+    assert number(text) == canonical
+
+
 # --- boxes ---
 
 
@@ -329,6 +584,11 @@ def hostile_texts() -> list[str]:
         "\r",
         "\x00",
         "final answer",
+        "a\n",
+        "answer:\n",
+        "it is:\n",
+        "\nQuestion: ",
+        "</s> ",
     ]
     lines = [unit * (n // len(unit)) for unit in units]
     short = [
@@ -343,6 +603,7 @@ def hostile_texts() -> list[str]:
     short += [
         (unit * LONGEST)[:LONGEST]
         for unit in ("\\frac", "\\text{", "and ", "\\sqrt(", "(", "a/", "5 cm ", "\\frac{", "1,")
+        + ("\\boxed{{}", "1 = ", "≈ a", "more than ", "1st ", "</s>", "( A ", "it's ", "I hope ", "answer is ")
     ]
     texts = [marker * (n // len(marker)), noise, noise.replace("\n", " ")] + lines
     return texts + [marker + text for text in lines + short] + [marker + "7\n" + text for text in lines]

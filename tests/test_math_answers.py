@@ -90,6 +90,30 @@ def test_equal_answers(gold):
             assert grade("math-mini", gold, f"Final answer: $\\boxed{{{answer.strip('$')}}}$."), answer
 
 
+@pytest.mark.parametrize(
+    ("line", "gold", "right"),
+    [
+        (r"The final answer is $\frac{2}{7}$. I hope it is correct.", r"\frac{2}{7}", True),
+        (r"The final answer is: $(3,\infty)$. I hope it is correct.", r"(3,\infty)", True),
+        (r"So, the answer is $12\text{ cm}$", "12", True),
+        (r"$x^2-1$. I hope this is correct!", "x^2-1", True),
+        (r"The final answer is \boxed{9}. I hope it is correct.", "9", True),
+        ("The final answer is 9. I hope it is correct", "9", True),
+        ("The final answer is:\n$$9$$", "9", True),
+        (r"The final answer is $9$. I hope it is correct.", "90", False),
+        (r"The final answer is not $9$. I hope it is correct.", "9", False),
+        (r"The final answer is $9$ or $10$. I hope it is correct.", "9", False),
+        (r"The final answer is $9$ where $x > 0$. I hope it is correct.", "9", False),
+        ("The final answer is odd, and so is $9$.", "9", False),
+        ("The first answer is $9$.", "9", False),
+        ("The final answer is $$. I hope it is correct.", "", False),
+        ("I hope it is correct.", "", False),
+    ],
+)
+def test_words_around_the_answer_do_not_count(line, gold, right):
+    assert grade("math-mini", gold, f"Steps.\nFinal answer: {line}") == right
+
+
 @pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
 def test_different_answers(gold, answer):
     assert not grade("math-mini", gold, f"Final answer: {answer}")

@@ -7,6 +7,7 @@ is no falling back to the last number of the text. Every function here is linear
 import re
 import unicodedata
 from fractions import Fraction
+from itertools import pairwise
 
 LETTERS = "ABCDE"
 #: Longer lines are no answers; the limit keeps hostile text from costing time.
@@ -14,23 +15,49 @@ LONGEST = 1000
 _MARKER = re.compile(r"final answer[*_ ]{0,4}:", re.IGNORECASE)
 
 
+#: A model that runs on puts a new problem to itself: what it answers there is no answer to this one. Behind another
+#: line's colon ("Let us look at it:") the question is this one, quoted.
+_NEXT_QUESTION = re.compile(
+    r"(?:(?<![:\s*_])|(?<=(?i:answer):)|(?<=(?i:answer)\*\*:))[\s*_]*\n[ \t*_#>]{0,8}Question[*_ ]{0,4}:"
+)
+
+
 def final_answer(response: str) -> str | None:
     """The text behind the last "Final answer:" (any case, markdown around it allowed), or None.
+
+    What follows a new "Question:" is another problem's and is not looked at.
 
     >>> final_answer("2 + 2 = 4.\\nFinal answer: 4")
     '4'
     """
-    end = None
-    for marker in _MARKER.finditer(response):
+    own, end = _NEXT_QUESTION.split(response.lstrip(), maxsplit=1)[0], None
+    for marker in _MARKER.finditer(own):
         end = marker.end()
-    return None if end is None else _first_line(response[end:])
+    return None if end is None else _first_line(own[end:])
+
+
+#: The text of a special token, where it was decoded with the rest.
+_TOKENS = re.compile(r"(?:<(?:[|｜][\w▁]{1,40}[|｜]|/?s|eos|pad|end_of_turn)>[\s*_`]*)+$")
+#: "The total is:" announces the next line; "(B), which is:" has its answer.
+_ANNOUNCES = re.compile(r"(?<!which )(?<!, that )\b(?:is|are|was|were|be)\s*:\s*(?:\\\[|\$\$)?$")
+_LIST = re.compile(r"(?:[-*+•–]|1[.)])\s")
 
 
 def _first_line(text: str) -> str | None:
+    """The first line that is not empty, or the one that it announces ("The total is:"); none where a list follows.
+
+    Markdown around the line and special tokens at its end are left out.
+    """
+    announced = False
     for line in text.split("\n", 20)[:20]:
-        line = line.strip().strip("*_` \t\r")
-        if line and line not in ("$$", "\\[", "$"):
-            return line if len(line) <= LONGEST else None
+        stripped = line.strip().strip("*_` \t\r")
+        if not stripped or stripped in ("$$", "\\[", "$"):
+            continue
+        if len(stripped) > LONGEST or (announced and _LIST.match(line.lstrip())):
+            return None
+        if announced or not _ANNOUNCES.search(stripped):
+            return _TOKENS.sub("", stripped).strip("*_` \t\r") or None
+        announced = True
     return None
 
 
@@ -39,12 +66,21 @@ _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 #: What is removed: LaTeX's spaces and commas within a number, its fractions' commands, exponents of units.
 _WITHIN = ((re.compile(r"\{,\}"), ","), (re.compile(r"(?<=[\d,])(?:\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3})"), ""),
            (re.compile(r"(?<=[A-Za-z}])\^\{?\d\}?"), ""))  # fmt: skip
+#: A dash for a minus sign, where a value begins.
+_DASH = re.compile(r"(?:^|(?<=[={]))(\s*)–(?=[$€£¥\\]*\d)")
 _SUPERSCRIPTS = re.compile("[²³]")
-#: What makes of a number a bound, a part of a formula, or a denial.
-_NO_VALUE = re.compile(
-    r"[<>≤≥±]|\\(?:sqrt|pi|le|ge|pm|times|cdot)\b|√|π|\d\+|(?<![A-Za-z\\])[A-Za-z]\d|[a-z]\s*[+*]\s*\d|\b(?:at\s+(?:least|most)|"
-    r"(?:more|less|fewer)\s+than|not|or\s+(?:more|less))\b|n['’]t\b",
-    re.IGNORECASE,
+#: "more than 5" and "more than half" are bounds, "2 more than x" is a formula, and "$5 more than Ann" a value.
+_MORE_THAN = (
+    r"\bno\s+(?:more|less|fewer)\s+than\b|\b(?:more|less|fewer)\s+than\b(?:.*\d|\W*(?:$|(?:[b-hj-z]|half|twice|double|"
+    r"(?:an?\s+)?(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|dozen|hundred|thousand))\b))"
+)
+#: What makes of a number a bound or a denial.
+_BOUND = re.compile(
+    rf"[<>≤≥±]|\b(?:at\s+(?:least|most)|not|or\s+(?:more|less))\b|n['’]t\b|{_MORE_THAN}", re.IGNORECASE | re.DOTALL
+)
+#: What makes of a number a part of a formula.
+_FORMULA = re.compile(
+    r"\\(?:sqrt|pi|le|ge|pm|times|cdot)\b|√|π|\d\+|(?<![A-Za-z\\])[A-Za-z]\d|[a-z]\s*[+*]\s*\d", re.IGNORECASE
 )
 _SCALES = {"hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "billion": 10**9}
 _SCALE = re.compile(r"\s*(hundred|thousand|million|billion)\b|k\b", re.IGNORECASE)
@@ -54,19 +90,48 @@ _FRACTION = re.compile(
     r"|(?P<p2>[\d,]+(?:\.\d+)?)\s*/\s*(?P<q2>[\d,]+(?:\.\d+)?))(?![\d/])",
     re.ASCII,
 )
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+#: Behind a box: what makes a bound of its content, or takes it back.
+_TAKEN_BACK = re.compile(r"\bor\s+(?:more|less|fewer)\b|^\W*(?:is|was|are)(?:n['’]t|\s+(?:not|wrong|incorrect))\b")
+_CLAUSE_ENDS = re.compile(r"[;:]|[,.](?!\d)|\b(?:so|but|then)\b")
+#: "the 13th day", but not "a 3rd of 12" nor "May 3rd, 2020".
+_ORDINAL = re.compile(
+    r"(?<![\d.,/])\d{1,3}\^?\{?(?:\\text\{)?(?:st|nd|rd|th)\b(?!,?\s+(?:of\s+)?(?:[A-Z]\w+,?\s+|the\s+)?[\d$])"
+)
+_EQUALS = re.compile(r"(?<![<>=!:])=(?![=>])|≈|\\approx\b")
+_OPERATOR = re.compile(r"[-+*/×÷^]|\\(?:times|cdot|div|frac)\b")
+#: What parts two equations: "x = 5, y = 3" has no one value, "2 + 3 = 4 + 1 = 5" has.
+_PARTED = re.compile(r"[;:]|,(?!\d{3})|\.(?!\d)|\b(?:and|or|so|but|then)\b")
+#: An equation that is yet to be solved: "2x + 3 = 7", "x + 3 = 7", "3(y) = 6"; the letter of "3 h * 2" is a unit.
+_UNKNOWN = re.compile(
+    r"\d[a-z](?![A-Za-z])|(?<![A-Za-z\\/])(?:[xyzn]|(?<!\d\s)[a-z])\s*[-+*/^]"
+    r"|(?:[-+*×({]|\d\s*/)\s*[b-hj-z](?![A-Za-z])",
+    re.IGNORECASE,
+)
+#: What may stand between "=" and its number.
+_VALUE = re.compile(r"(?:[\s$€£¥({*~-]|\\(?:[dt]?frac|text(?:bf)?|mathbf|mathrm|boxed)?|about\b|approximately\b)*[\d.]")
 
 
 def number(answer: str) -> str | None:
     """A GSM8K answer as its exact value: "$1,080.00" → "1080", "−3 apples" → "-3", "3/4" → "0.75", "1/3" → "1/3".
 
-    What stands around the number (currency, units, percent, LaTeX, markdown) is ignored. 18 = 18.00, 18.5 ≠ 18; a
-    range, two numbers or none are no answer.
+    What stands around the number (currency, units, percent, LaTeX, markdown) is ignored. 18 = 18.00, 18.5 ≠ 18. Of
+    several numbers, the one in the line's only box counts, else the one behind the last "=" of one equation ("3 + 4 =
+    7 eggs"), else the one beside ordinals ("7 on the 3rd day"). A bound, a denial, a range, an equation that is yet
+    to be solved, two numbers without an equation, or none are no answer. A dozen is a unit and not 12, for the
+    question may ask for dozens.
     """
     if len(answer) > LONGEST:
         return None
     text = unicodedata.normalize("NFKC", _SUPERSCRIPTS.sub("", answer)).replace("\u2212", "-")
-    text = re.sub(r"^–(?=\d)", "-", text)
-    if _NO_VALUE.search(text) or ("\\boxed{" in text and "}" not in text):
+    text = _DASH.sub(r"\1-", text)
+    value = _only_number(text)
+    return value if value is not None else _equations_value(_in_box(text))
+
+
+def _only_number(text: str) -> str | None:
+    """The one number of a text; a bound, a denial and a part of a formula are none."""
+    if _BOUND.search(text) or _FORMULA.search(text) or ("\\boxed{" in text and "}" not in text):
         return None
     for pattern, replacement in _WITHIN:
         text = pattern.sub(replacement, text)
@@ -87,9 +152,33 @@ def number(answer: str) -> str | None:
     return _plain(-value if before.endswith("-") else value)
 
 
+def _in_box(text: str) -> str:
+    """The content of the text's one box; the text itself where it has none, different ones, or denies it."""
+    boxes = list(_BOX.finditer(text))
+    if len({box[1].strip() for box in boxes}) != 1:
+        return text
+    before, behind = text[: boxes[0].start()], text[boxes[-1].end() :]
+    denied = _BOUND.search(_CLAUSE_ENDS.split(before)[-1]) or _TAKEN_BACK.search(behind)
+    return text if denied else boxes[0][1]
+
+
+def _equations_value(text: str) -> str | None:
+    """The number behind the last "=" of one equation, or of a text without "="; ordinals do not count."""
+    signs = list(_EQUALS.finditer(text))
+    if not signs:
+        return _only_number(_ORDINAL.sub("", text))
+    first, last, result = signs[0], signs[-1], text[signs[-1].end() :]
+    if _PARTED.search(text, first.end(), last.start()) or _UNKNOWN.search(text) or not _VALUE.match(result):
+        return None
+    value = None if _BOUND.search(text, 0, first.start()) else _only_number(_ORDINAL.sub("", result))
+    between = [text[one.end() : other.start()] for one, other in pairwise(signs) if other[0] == "="]
+    values = {value, *(_only_number(part) for part in between if not _OPERATOR.search(part))} - {None}
+    return value if len(values) == 1 else None
+
+
 def _decimal(digits: str) -> Fraction | None:
     digits = digits.rstrip(",")
-    if "," in digits and not _GROUPED.fullmatch(digits):
+    if not digits or ("," in digits and not _GROUPED.fullmatch(digits)):
         return None
     return Fraction(digits.replace(",", ""))
 
@@ -115,15 +204,17 @@ def _plain(value: Fraction) -> str:
     return f"-{plain}" if value < 0 else plain
 
 
-#: A label with its mark: "(B)", "[b]", "B)", "B.", "B:" or markdown's and LaTeX's "**B**", "\boxed{B}", "\text{B}".
+#: A label with its mark: "(B)", "( B )", "[b]", "B)", "B.", "B:" or markdown's and LaTeX's "**B**", "\boxed{B}".
 _MARKED = re.compile(
-    r"(?<![A-Za-z0-9'])(?:[(\[{*]+([A-Ea-e])[)\]}*.:]+|(?<![^\s*])([A-Ea-e])(?:[)\]]|[.:](?=\s|$)))(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9'])(?:(?:[(\[{*]+|[(\[{]\s+)([A-Ea-e])(?:[)\]}*.:]+|\s+[)\]}])"
+    r"|(?<![^\s*])([A-Ea-e])(?:[)\]]|[.:](?=\s|$)))(?![A-Za-z0-9])"
 )
 #: A capital that stands alone.
 _CAPITAL = re.compile(r"(?<![A-Za-z0-9'])([A-E])(?![A-Za-z0-9'_^])")
 #: Where a label without a mark may stand: first, or behind words that announce it.
 _ANNOUNCED = re.compile(
-    r"[(\[{*$\\]*(?:(?i:the|correct|right|best|answer|option|choice|is|letter|text|textbf|mathrm|boxed|it|so|i|think|choose|pick)\b[\s:{(*\\]*)*[A-E](?![A-Za-z0-9'_^])"
+    r"[(\[{*$\\\s]*(?:(?i:the|my|final|correct|right|best|answer|option|choice|is|letter|text|textbf|mathrm|boxed|"
+    r"it|it['’]s|that['’]s|so|thus|hence|therefore|i|think|choose|pick)\b[\s:,{(*\\]*)*[A-E](?![A-Za-z0-9'_^])"
 )
 #: A small letter as a second label: "B or c".
 _SECOND = re.compile(r"\b(?:or|and)\s+\(?([a-e])\)?(?=[\s.,;]*$)")
@@ -133,15 +224,32 @@ _REJECTED = re.compile(r"\b[A-E]\)?\s+(?:is|was)(?:n['’]t|\s+(?:not|incorrect|
 _ARTICLE = re.compile(r"(?<![A-Za-z0-9'])A\s+(?!(?:and|or|is|because|since|but|nor|would|as|seems|for)\b)[a-z]")
 
 
+#: The C of 37 °C is no label.
+_DEGREES = re.compile(r"(?:[°º˚]|\bdegrees?\b|\\circ\b\}?\$?)\s*(?:\\(?:text|mathrm)\{)?[CF]\b")
+
+
 def letter(answer: str, choices: tuple[str, ...]) -> str | None:
     """An ARC answer as one offered label: "B", "(B)", "b)", "(B) converging of plates" → "B"; None otherwise.
 
-    Two labels are none, and a letter within a word is no label. The chosen option's own text behind its label does
-    not count: "(B) A stone" is B where the second option is "A stone", and "A stone" alone is a word with its
-    article. Without `choices`, the labels A to E are offered.
+    Two labels are none unless one of them stands in a box, and a letter within a word or of a temperature (37 °C) is
+    no label. The chosen option's own text behind its label does not count: "(B) A stone" is B where the second option
+    is "A stone", and "A stone" alone is a word with its article. Without `choices`, the labels A to E are offered.
     """
-    text = answer.strip("*_`$. \t\"'“”‘’")
-    if len(text) > LONGEST or (len(text) > 1 and text.lower() in (c.strip("*_`$. \t").lower() for c in choices)):
+    text = _without_marks(answer)
+    if len(text) > LONGEST:
+        return None
+    text, options = _DEGREES.sub("°", text), tuple(_DEGREES.sub("°", choice) for choice in choices)
+    return _only_label(text, options) or _only_label(_in_box(text), options)
+
+
+def _without_marks(text: str) -> str:
+    return text.strip("*_`$. \t\"'“”‘’")
+
+
+def _only_label(answer: str, choices: tuple[str, ...]) -> str | None:
+    """The one offered label of a text; None for an option's bare text."""
+    text = _without_marks(answer)
+    if len(text) > 1 and text.lower() in (choice.strip("*_`$. \t").lower() for choice in choices):
         return None
     found = {text.upper()} & set(LETTERS) if len(text) == 1 else _labels(_without_option(text, choices))
     offered = LETTERS[: len(choices)] if choices else LETTERS

@@ -28,6 +28,10 @@ _TERM, _BRACKETED = r"[^/+\-,()=<>\[\]]+", r"(?<=\()[^/,()]+(?=\))"
 _WORD_OF_A_UNIT = rf"{_NOT_UNITS}[a-zA-Z]{{2,}}\.?"
 #: (what the rule does, before, after, pattern, replacement), in the order in which they are applied.
 RULES: tuple[tuple[str, str, str, str, Any], ...] = (
+    ("words in front", "The final answer is $5$", "$5$",
+     r"(?i:^(?:(?:so|thus|hence|therefore),?\s+)?the\s+(?:final\s+|correct\s+)?answer\s+is\b:?\s*)", ""),
+    ("a hope behind", "$5$. I hope it is correct.", "$5$",
+     r"(?i:[.,;]?\s{0,9}\bI hope (?:it|this) is correct[.!]?$)", ""),
     ("mathematics' delimiters", r"\(5\)", "5", r"\\[()\[\]](?=.)|\\[\])]$", ""),
     ("dollar signs", r"\$5", "5", r"\\?\$", ""),
     ("a doubled backslash before a word", r"\\frac12", r"\frac12", r"\\\\(?=[a-zA-Z]{2})", r"\\"),
