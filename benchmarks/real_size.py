@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.table import Row, less, matmul_peak, resident
+from benchmarks.table import Row, in_turn, less, matmul_peak, resident, seconds_of
 from benchmarks.training import ALIKE, SHAPES, operations, random_pairs, trl_trainer
 from irpo_lib.config import load_config
 from irpo_lib.device import keep_freed_memory
@@ -64,7 +64,10 @@ def training(shape: str, pairs: int, goal: str) -> list[Row]:
 def sampling() -> list[Row]:
     what = f"{WHAT}, {PROMPTS} prompts x N = {N}, {NEW} tokens"
     with tempfile.TemporaryDirectory() as folder:
-        qwen().to(torch.bfloat16).save_pretrained(folder)
+        model = qwen().to(torch.bfloat16)
+        model.save_pretrained(folder)
+        parameters = model.num_parameters()
+        del model  # the sides need the memory
         peers = {"generate": ">= 6"} | ({"vllm": ">= 1.2"} if importlib.util.find_spec("vllm") is not None else {})
         found = rounds("sample", ("ours", *peers), folder)
     ours = found["ours"]["tokens"]
@@ -72,7 +75,7 @@ def sampling() -> list[Row]:
         Row("real size", what, ours, peer, found[peer]["tokens"], "tokens/s", ours / found[peer]["tokens"], goal)
         for peer, goal in peers.items()
     ]
-    bound = found["ours"]["peak"] * 1e9 / (2 * qwen().num_parameters())
+    bound = found["ours"]["peak"] * 1e9 / (2 * parameters)
     return [*rows, Row("real size", what, ours, "2 operations a parameter", bound, "tokens/s", ours / bound, ">= 0.6")]
 
 
@@ -80,16 +83,12 @@ def draw() -> Row:
     """One draw for each of many rows beside one softmax over them, with one thread, as sampling has it."""
     torch.set_num_threads(1)
     logits, uniform = torch.randn(DRAWS, QWEN["vocab_size"]), torch.rand(DRAWS, dtype=torch.float64)
-    sides: tuple[Callable[[], Any], ...] = (
-        lambda: _pick(logits, 0.8, 1.0, uniform), lambda: torch.softmax(logits, -1),
-    )  # fmt: skip
-    taken: list[list[float]] = [[], []]
-    for _ in range(9):
-        for side, seconds in zip(sides, taken, strict=True):
-            started = time.perf_counter()
-            side()
-            seconds.append(1000 * (time.perf_counter() - started))
-    ours, theirs = (statistics.median(seconds) for seconds in taken)
+    sides = {
+        "draw": lambda: seconds_of(lambda: _pick(logits, 0.8, 1.0, uniform)),
+        "softmax": lambda: seconds_of(lambda: torch.softmax(logits, -1)),
+    }
+    found = in_turn(sides, 9)
+    ours, theirs = (1000 * statistics.median(taken) for taken in found.values())
     return less("real size", f"a draw from {DRAWS} x 152k logits", ours, "one softmax", theirs, "ms", ">= 0.77")
 
 
@@ -127,9 +126,7 @@ def our_steps(model: LlamaForCausalLM, pairs: list[ScoredPair], config: Any) -> 
     keep_freed_memory()  # as load_model does
     loop, taken = Loop(choose_path(model, config.attention).train(), config, Ranks(config.parallel)), []
     for _ in range(STEPS):
-        started = time.perf_counter()
-        loop.step(pairs)
-        taken.append(time.perf_counter() - started)
+        taken.append(seconds_of(lambda: loop.step(pairs)))
     return taken
 
 
@@ -155,38 +152,40 @@ def trl_steps(model: LlamaForCausalLM, pairs: list[ScoredPair], config: Any) -> 
 def sample(side: str, folder: str) -> dict[str, float]:
     tokens = torch.randint(5, QWEN["vocab_size"], (PROMPTS, PROMPT), generator=torch.Generator().manual_seed(0))
     prompts = tokens.tolist()
-    if side == "vllm":
-        from irpo_lib.engines import vllm
-
-        engine = vllm.load_engine(folder, "bfloat16")
-
-        def run(new: int) -> int:
-            found = vllm.generate(engine, prompts, N, 0.8, 1.0, new, range(PROMPTS), ALIKE["eos_token_id"])
-            return sum(len(s.token_ids) for _, samples in found for s in samples)
-
-    elif side == "ours":
-        model = load_model(folder, "bfloat16")
-
-        def run(new: int) -> int:
-            found = generate(model, prompts, N, 0.8, 1.0, new, seed=0)
-            return sum(len(s.token_ids) for _, samples in found for s in samples)
-
-    else:
-        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    if side == "generate":
+        peer = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
 
         def run(new: int) -> int:
             with torch.inference_mode():
-                out = model.generate(
+                out = peer.generate(
                     tokens, attention_mask=torch.ones_like(tokens), do_sample=True, temperature=0.8, top_k=0,
                     num_return_sequences=N, max_new_tokens=new,
                 )  # fmt: skip
             return out[:, PROMPT:].numel()
+
+    else:
+        source = _ours(folder, prompts) if side == "ours" else _vllm(folder, prompts)
+
+        def run(new: int) -> int:
+            return sum(len(s.token_ids) for _, samples in source(new) for s in samples)
 
     run(2)
     started = time.perf_counter()
     made = run(NEW)
     taken = time.perf_counter() - started
     return {"tokens": made / taken, "peak": matmul_peak(2048, dtype=torch.bfloat16)}
+
+
+def _ours(folder: str, prompts: list[list[int]]) -> Callable[[int], Any]:
+    model = load_model(folder, "bfloat16")
+    return lambda new: generate(model, prompts, N, 0.8, 1.0, new, seed=0)
+
+
+def _vllm(folder: str, prompts: list[list[int]]) -> Callable[[int], Any]:
+    from irpo_lib.engines import vllm
+
+    engine = vllm.load_engine(folder, "bfloat16")
+    return lambda new: vllm.generate(engine, prompts, N, 0.8, 1.0, new, range(PROMPTS), ALIKE["eos_token_id"])
 
 
 if __name__ == "__main__":

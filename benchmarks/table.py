@@ -61,13 +61,13 @@ def in_turn(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, lis
 def matmul_peak(size: int = 1024, rounds: int = 9, dtype: torch.dtype = torch.float32) -> float:
     """GFLOP/s of a matrix product here, now: the fastest of several."""
     a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+    return 2 * size**3 / min(seconds_of(lambda: a @ b) for _ in range(rounds)) / 1e9
 
-    def seconds() -> float:
-        started = time.perf_counter()
-        a @ b
-        return time.perf_counter() - started
 
-    return 2 * size**3 / min(seconds() for _ in range(rounds)) / 1e9
+def seconds_of(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def resident(name: str) -> int:
