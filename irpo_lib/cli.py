@@ -31,11 +31,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    from irpo_lib.config import load_config, parse_overrides
+    from irpo_lib.config import load_config, parse_overrides, short_name
 
     overrides = parse_overrides(args.set)
     config = load_config(args.preset, args.task, **overrides)  # before the imports that take seconds
-    run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{Path(config.task).stem}")
+    run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{short_name(config.task)}")
     if args.sbatch:
         from irpo_lib.cluster.slurm import whole_script
 

@@ -195,7 +195,7 @@ def load_config(preset: str = "mini", task: str | None = None, /, **overrides: A
     if not isinstance(per_task, dict) or not all(isinstance(v, dict) for v in per_task.values()):
         raise UserError(f"{path}: a preset is lines of 'key: value', and per_task has such keys for each task")
     values["task"] = overrides.get("task") or task or values.get("task")
-    if str(values["task"]).endswith(".py"):  # a task of the user's own: the preset's plain values
+    if str(values["task"]).endswith(".py") or str(values["task"]).startswith("reasoning_gym:"):  # the plain values
         per_task[str(values["task"])] = {}
     if str(values["task"]) not in per_task:
         raise UserError(f"preset '{preset}' has no task '{values['task']}'" + nearest(str(values["task"]), per_task))
@@ -223,6 +223,11 @@ def config_from(values: dict[str, Any]) -> Config:
     return Config(**{f.name: _typed(f.name, formatannotation(f.type), values[f.name]) for f in fields(Config)})
 
 
+def short_name(task: str) -> str:
+    """A task's name as files and folders have it: "sevens" for path/to/sevens.py."""
+    return Path(task).stem.replace(":", "-")
+
+
 def derive_seed(seed: int, *what: Any) -> int:
     """A seed for one piece of work, so that no two pieces share their random numbers."""
     return int.from_bytes(hashlib.sha256(repr((seed, *what)).encode()).digest()[:4], "big")
@@ -235,7 +240,8 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair}: write key=value, as in --set beta=0.3")
-        overrides[key] = read_yaml(value, f"--set {pair}")
+        settings = key == "task_path" and value.startswith("{")  # JSON text, which is the task's to read
+        overrides[key] = value if settings else read_yaml(value, f"--set {pair}")
     return overrides
 
 

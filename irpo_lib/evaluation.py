@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from statistics import pstdev
 
 from irpo_lib.records import Completion, Problem
 from irpo_lib.rewards import majority_vote
@@ -11,7 +12,10 @@ from irpo_lib.tasks import Task
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares in [0, 1]; `low` and `high` are Wilson's 95 % interval over problems."""
+    """Mean rewards (shares in [0, 1] where those are 0 or 1), with the 95 % interval over problems; see `interval`.
+
+    `without_answer` is the share of samples without a final answer.
+    """
 
     accuracy: float
     low: float
@@ -35,10 +39,18 @@ def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def interval(rewards: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean over problems: Wilson's where each is 0 or 1, else mean ± 1.96 s / √n."""
+    n, total = len(rewards), sum(rewards)
+    if set(rewards) <= {0, 1}:
+        return wilson(int(total), n)
+    half = 1.96 * pstdev(rewards) / sqrt(max(1, n - 1))
+    return total / n - half, total / n + half
+
+
 def greedy_accuracy(completions: Sequence[Completion]) -> Accuracy:
-    """Of rewarded greedy completions, one a problem."""
-    right = sum(c.reward == 1 for c in completions)
-    return _accuracy(right, len(completions), completions)
+    """The mean reward of rewarded greedy completions, one a problem."""
+    return _accuracy([c.reward or 0.0 for c in completions], completions)
 
 
 def majority_answers(completions: Sequence[Completion], problems: Sequence[Problem]) -> dict[str, str | None]:
@@ -52,7 +64,7 @@ def majority_answers(completions: Sequence[Completion], problems: Sequence[Probl
 def majority_accuracy(completions: Sequence[Completion], problems: Sequence[Problem], task: Task) -> Accuracy:
     """Of rewarded samples, the same number for each problem."""
     votes = majority_answers(completions, problems)
-    return _accuracy(sum(task.is_correct(votes[p.id], p) for p in problems), len(problems), completions)
+    return _accuracy([task.is_correct(votes[p.id], p) for p in problems], completions)
 
 
 def sampled_accuracy(completions: Sequence[Completion]) -> float:
@@ -60,7 +72,7 @@ def sampled_accuracy(completions: Sequence[Completion]) -> float:
     return sum(c.reward or 0.0 for c in completions) / len(completions)
 
 
-def _accuracy(right: int, problems: int, completions: Sequence[Completion]) -> Accuracy:
-    low, high = wilson(right, problems)
+def _accuracy(rewards: Sequence[float], completions: Sequence[Completion]) -> Accuracy:
+    low, high = interval(rewards)
     missing = sum(c.answer is None for c in completions) / len(completions)
-    return Accuracy(right / problems, low, high, problems, len(completions), missing)
+    return Accuracy(sum(rewards) / len(rewards), low, high, len(rewards), len(completions), missing)

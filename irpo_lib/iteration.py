@@ -56,7 +56,7 @@ class Experiment:
         return stages.generate_stage(folder, self.config, model, self.train_problems(), iteration)
 
     def reward(self, iteration: int) -> Path:
-        """Each completion's final answer and whether it is right."""
+        """Each completion's final answer and reward."""
         folder, source = self.folder(iteration, "reward"), self.generate(iteration)
         return stages.reward_stage(folder, self.config, source, self.train_problems())
 
@@ -93,10 +93,10 @@ class Experiment:
         return stages.select_stage(folder, c, pairs, reference, self.model(iteration - 1), iteration, held_out)
 
     def evaluate(self, iteration: int) -> Path:
-        """Greedy accuracy of M_t on the test split, and maj@32 where the config asks for it."""
+        """Greedy accuracy of M_t on the test split, and maj@32 where the config asks for it and the task has votes."""
         if iteration:
             self.train(iteration)
-        vote = iteration in self.config.majority_iterations
+        vote = iteration in self.config.majority_iterations and self.task.normalise is not None
         folder, model = self.folder(iteration, "evaluate"), self.model(iteration)
         return stages.evaluate_stage(folder, self.config, model, self.test_problems(), vote)
 

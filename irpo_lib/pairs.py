@@ -4,8 +4,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from irpo_lib.records import Completion, PreferencePair
+
+#: (r, token ids, "model" or "gold")
+Rated = tuple[float, list[int], str]
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def kept_pairs(
 
     Args:
         groups: Gives the rewarded completions of problem after problem; asked twice, to count and to make the pairs.
-        gold_ids: problem id → the token ids of its gold solution, which joins G_w last; empty for no gold.
+        gold_ids: problem id → the token ids of its gold solution, which joins G_w (`winners_and_losers`); empty for no
+            gold.
         pairs_per_problem: K.
         max_length: Pairs of which prompt + response is longer (in tokens) are left out.
         max_pairs: If there are more, a random choice of so many is kept, in order.
@@ -86,21 +91,39 @@ def kept_pairs(
     return pairs, PairCounts(**counts, gold_winners=gold, over_cap=total - len(kept), pairs=len(kept))
 
 
+def winners_and_losers(group: Sequence[Completion], gold: list[int] | None) -> tuple[list[Rated], list[Rated]]:
+    """G_w, the best first, and G_l, the worst first, of one problem's completions (§ 2).
+
+    Binary rewards give § 2's sets. In its general case the same response may be in both, as G_w is all that is better
+    than the worst and G_l all that is worse than the best: walked at once they are the responses sorted by reward, from
+    both ends to where they meet. Equals stand in order of sampling; where all are alike, r > ½ is a winner. A response
+    cut at the length limit is never a winner. A gold solution is one of reward 1, or of the best response's where that
+    is higher, and sampled last; it is never a loser.
+    """
+    group = sorted(group, key=lambda c: c.index)
+    rated = [(c.reward or 0.0, c.token_ids, "model") for c in group]
+    winners = [r for r, c in zip(rated, group, strict=True) if c.finish_reason == "stop"]
+    if gold is not None:
+        winners.append((max([1.0, *(r for r, _, _ in winners)]), gold, "gold"))
+    best = max((r for r, _, _ in winners), default=0.0)
+    losers = sorted((r for r in rated if r[0] < best), key=itemgetter(0))
+    worst = losers[0][0] if losers else 0.5
+    return sorted((r for r in winners if r[0] > worst), key=itemgetter(0), reverse=True), losers
+
+
 def _pairs_of(
     group: Sequence[Completion], gold_ids: Mapping[str, list[int]], pairs_per_problem: int, max_length: int,
     counts: Counter[str],
 ) -> list[PreferencePair]:  # fmt: skip
-    """The pairs of one problem, from its completions; a response cut at the length limit is never a winner."""
-    group = sorted(group, key=lambda c: c.index)
+    """The pairs of one problem, from its completions: the first K of the walk that have a higher and a lower reward."""
     problem_id, prompt = group[0].problem_id, group[0].prompt_ids
-    winners = [(c.token_ids, "model") for c in group if c.reward == 1 and c.finish_reason == "stop"]
-    losers = [c.token_ids for c in group if c.reward == 0]
-    if problem_id in gold_ids:
-        winners.append((gold_ids[problem_id], "gold"))
-    walk = cyclic_pairs(winners, losers, pairs_per_problem)
+    winners, losers = winners_and_losers(group, gold_ids.get(problem_id))
+    # The best winner beats every loser, so of |G_w| steps one at least is a pair.
+    steps = cyclic_pairs(winners, losers, pairs_per_problem * len(winners))
+    walk = [(won, lost) for won, lost in steps if won[0] > lost[0]][:pairs_per_problem]
     pairs = [
         PreferencePair(problem_id, k, prompt, chosen, rejected, source)
-        for k, ((chosen, source), rejected) in enumerate(walk)
+        for k, ((_, chosen, source), (_, rejected, _)) in enumerate(walk)
         if len(prompt) + max(len(chosen), len(rejected)) <= max_length
     ]
     counts["problems"] += 1

@@ -1,4 +1,4 @@
-"""r = R(y, y*): 1 where the final answer equals the gold answer, else 0 (§ 2); majority votes."""
+"""r = R(y, y*): 1 where the final answer equals the gold answer, else 0, or the task's own (§ 2); majority votes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,14 +18,18 @@ def grade(task: str, gold: str, response: str, choices: Sequence[str] | None = N
         choices: The options, for a multiple-choice task.
     """
     problem = Problem("", "", gold, None, tuple(choices) if choices else None)
-    return get_task(task).is_correct(get_task(task).extract(response, problem), problem)
+    return get_task(task).score(response, problem) == 1
 
 
 def reward(completion: Completion, problem: Problem, task: Task) -> Completion:
-    """The completion with its answer and reward; a response cut at the length limit has neither answer nor reward."""
+    """The completion with its answer and reward; a response cut at the length limit has no answer.
+
+    A reward of the task's own judges it all the same; else it has none.
+    """
     finished = completion.finish_reason == "stop"
     answer = task.extract(completion.text, problem) if finished else None
-    return replace(completion, answer=answer, reward=float(task.is_correct(answer, problem)))
+    r = task.score(completion.text, problem) if task.reward else float(task.is_correct(answer, problem))
+    return replace(completion, answer=answer, reward=r)
 
 
 def majority_vote(answers: Sequence[str | None]) -> str | None:

@@ -63,7 +63,7 @@ def generate_stage(folder: Path, config: Config, model: str, problems: list[Prob
 
 
 def reward_stage(folder: Path, config: Config, generated: Path, problems: list[Problem]) -> Path:
-    """Each completion's final answer and whether it is right."""
+    """Each completion's final answer and reward; counted as `right` is the mean reward."""
 
     def work(folder: Path) -> dict[str, Any]:
         counts: Counter[str] = Counter()
@@ -71,7 +71,7 @@ def reward_stage(folder: Path, config: Config, generated: Path, problems: list[P
         def counted() -> Iterator[Completion]:
             completions = stream(shards(generated), Completion)
             for c in rewarded(completions, problems, get_task(config.task, config.task_path)):
-                counts.update(completions=1, right=c.reward == 1, without_answer=c.answer is None)
+                counts.update(completions=1, right=c.reward, without_answer=c.answer is None)  # type: ignore[call-overload]
                 yield c
 
         write_records(folder / "completions.parquet", counted())
@@ -191,7 +191,7 @@ def evaluate_stage(folder: Path, config: Config, model: str, problems: list[Prob
     def work(folder: Path) -> dict[str, Any]:
         sample(folder / "greedy", config, model, inputs["model"], problems, 1, 0.0, "evaluate")
         greedy = outcomes(folder / "greedy", problems, task)
-        rows = [(c.problem_id, c.answer, c.reward == 1) for c in greedy]
+        rows = [(c.problem_id, c.answer, c.reward or 0.0) for c in greedy]
         replace_file(folder / "greedy.csv", lambda p: _write_outcomes(p, rows))
         summary: dict[str, Any] = {"greedy": asdict(greedy_accuracy(greedy))}
         if vote:
@@ -278,8 +278,8 @@ def _inputs(model: str, problems: list[Problem] | None = None, **stages: Path | 
     return inputs | {name: stage_hash(folder) for name, folder in stages.items() if folder is not None}
 
 
-def _write_outcomes(path: Path, outcomes: Sequence[tuple[str, str | None, bool]]) -> None:
+def _write_outcomes(path: Path, outcomes: Sequence[tuple[str, str | None, float]]) -> None:
     with path.open("w", newline="", encoding="utf8") as file:
         writer = csv.writer(file)
         writer.writerow(("problem_id", "answer", "right"))
-        writer.writerows((i, answer or "", int(right)) for i, answer, right in outcomes)
+        writer.writerows((i, answer or "", f"{right:g}") for i, answer, right in outcomes)

@@ -3,6 +3,7 @@
 import random
 from math import sqrt
 
+import numpy as np
 import pytest
 
 from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, sampled_accuracy, wilson
@@ -103,6 +104,13 @@ def test_majority_accuracy_by_hand():
     assert (found.problems, found.samples) == (4, 20)
     assert found.without_answer == 9 / 20
     assert sampled_accuracy(samples) == 6 / 20
+
+
+def test_rewards_that_are_no_shares_have_the_normal_interval():
+    rewards = [0.2, 0.4, 0.9, -0.3]
+    found = greedy_accuracy([Completion(str(i), 0, [1], [2], "", "stop", "9", r) for i, r in enumerate(rewards)])
+    mean, se = np.mean(rewards), np.std(rewards, ddof=1) / 2
+    assert (found.accuracy, found.low, found.high) == pytest.approx((mean, mean - 1.96 * se, mean + 1.96 * se))
 
 
 def test_nobody_voted_is_wrong():

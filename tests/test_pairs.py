@@ -105,6 +105,65 @@ def test_the_cap_is_random_seeded_and_keeps_the_order():
     assert 90 < sum(drawn) / len(drawn) < 109, "early and late ones alike"
 
 
+# --- § 2's general case ---
+
+
+def rated(*rewards: float) -> list[Completion]:
+    return [completion("p", i, r, [i]) for i, r in enumerate(rewards)]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "gold", "k", "expected"),
+    [
+        ((0.5, 0.9, 0.1, 0.7, 0.3), False, 5, "12 34 12 34 12"),  # the middle one meets itself
+        ((0.1, 0.2, 0.3, 0.4), False, 3, "30 21 30"),
+        ((7, -3), False, 2, "01 01"),
+        ((1, 1, 0.5, 0), False, 6, "03 12 23 02 13 03"),  # sides of different length, each restarts at its own end
+        ((0.5, 0.5, 0.5), False, 4, ""),
+        ((0.5, 0.2), True, 3, "91 91 91"),  # gold has 1, and 0 meets itself
+        ((3, 5, 7), True, 5, "20 91 10 21 90"),  # or as much as the best, which was sampled before it
+        ((7, 7), True, 4, ""),
+    ],
+)
+def test_the_walk_from_both_ends_by_hand(rewards, gold, k, expected):
+    pairs, counts = build_pairs(rated(*rewards), {"p": [9]} if gold else {}, k, EVERYTHING, EVERYTHING, 0)
+    assert " ".join(f"{chosen}{rejected}" for chosen, rejected in walk(pairs)) == expected
+    assert [p.k for p in pairs] == list(range(len(pairs)))
+    assert counts.pairs + k * (counts.without_winner + counts.without_loser) == k
+
+
+def test_a_response_that_was_cut_is_never_chosen_however_high_its_reward():
+    best, *others = rated(0.9, 0.5, 0.1)
+    pairs, _ = build_pairs([replace(best, finish_reason="length"), *others], {}, 2, EVERYTHING, EVERYTHING, 0)
+    assert walk(pairs) == [(1, 2), (1, 2)]
+    worst = replace(others[1], finish_reason="length")
+    assert walk(build_pairs([best, worst], {}, 1, EVERYTHING, EVERYTHING, 0)[0]) == [(0, 2)], "but may be rejected"
+
+
+def test_random_rewards_make_k_pairs_of_a_higher_and_a_lower_one():
+    rng = random.Random(8)
+    for _ in range(300):
+        rewards, k = [rng.choice([-2, 0, 0.01, 0.5, 1, 3]) for _ in range(rng.randint(1, 9))], rng.randint(1, 20)
+        pairs, _ = build_pairs(rated(*rewards), {}, k, EVERYTHING, EVERYTHING, 0)
+        assert len(pairs) == k * (len(set(rewards)) > 1)
+        assert all(rewards[chosen] > rewards[rejected] for chosen, rejected in walk(pairs))
+        if pairs:
+            chosen, rejected = walk(pairs)[0]
+            assert (rewards[chosen], rewards[rejected]) == (max(rewards), min(rewards))
+
+
+def test_two_rewards_of_any_size_make_the_pairs_of_1_and_0():
+    rng = random.Random(9)
+    for _ in range(100):
+        right = [float(rng.random() < 0.4) for _ in range(8)]
+        low, high = sorted(rng.sample([-4, 0, 0.01, 0.3, 1, 20], 2))
+        pairs = [
+            build_pairs(rated(*rewards), {}, 12, EVERYTHING, EVERYTHING, 0)[0]
+            for rewards in (right, [high if r else low for r in right])
+        ]
+        assert pairs[0] == pairs[1]
+
+
 def naive(completions, gold, k, max_length) -> list[tuple]:
     """§ 2 as it is written, step by step, with indices that are reset at the end of each set."""
     found = []

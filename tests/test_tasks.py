@@ -1,7 +1,9 @@
 """The real tasks: their published formats, the paper's prompts to the letter, and tasks of one's own."""
 
+import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -9,12 +11,15 @@ import pyarrow.parquet
 import pytest
 from conftest import REAL_DATA
 
-from irpo_lib.config import load_config
+from irpo_lib.cli import main
+from irpo_lib.config import load_config, parse_overrides
 from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.records import Problem
+from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import grade
-from irpo_lib.tasks import arc, get_task, gsm8k, math, read_split
+from irpo_lib.stages import shards
+from irpo_lib.store import read_json, read_records
+from irpo_lib.tasks import Task, arc, get_task, gsm8k, math, read_split
 from irpo_lib.tasks.sources import tell_count
 
 GSM8K = [{"question": f"What is {n}+1?", "answer": f"It is <<{n}+1={n + 1}>>{n + 1}.\n#### {n + 1:,}"}
@@ -198,9 +203,9 @@ def test_the_math_prompt_shows_four_solved_examples_then_the_question():
 # --- a task of one's own ---
 
 
-def readme_example() -> str:
+def readme_example(number: int = 0) -> str:
     text = (Path(arc.__file__).parent / "README.md").read_text(encoding="utf8")
-    return re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)[number]
 
 
 def test_the_readmes_task_runs(tmp_path, small_config):
@@ -213,6 +218,135 @@ def test_the_readmes_task_runs(tmp_path, small_config):
     experiment.evaluate(0)
     experiment.evaluate(1)
     assert read_split(get_task(str(path)), "test")[0].answer == "1400"
+
+
+SHORT = {"iterations": 1, "temperatures": [1.0], "samples": 4, "train_problems": 6, "test_problems": 5,
+         "majority_iterations": [0, 1], "max_new_tokens": 80, "max_steps": 2, "checkpoint_every": 1,
+         "probe_every": 1}  # fmt: skip
+
+
+def test_the_readmes_reward_runs_to_the_end_without_a_vote(tmp_path, capsys):
+    path, run = tmp_path / "lipogram.py", tmp_path / "run"
+    path.write_text(readme_example(1))
+    experiment = Experiment(load_config("mini", str(path), **SHORT | {"max_new_tokens": 56}), run)
+    experiment.run()
+
+    def expected(text: str) -> float:
+        return 1 - sum("e" in w for w in text.split()) / len(text.split()) if text.split() else 0
+
+    sampled = read_records(experiment.reward(1) / "completions.parquet", Completion)
+    assert [c.reward for c in sampled] == pytest.approx([expected(c.text) for c in sampled])
+    assert any(0 < c.reward < 1 for c in sampled)
+    assert any(c.finish_reason == "length" and c.reward for c in sampled), "what was cut has a reward"
+    own = {(c.problem_id, tuple(c.token_ids)): c for c in sampled}
+    pairs = read_records(experiment.pair(1) / "pairs.parquet", PreferencePair)
+    assert pairs
+    for p in pairs:
+        chosen, rejected = (own[p.problem_id, tuple(ids)] for ids in (p.chosen_ids, p.rejected_ids))
+        assert chosen.reward > rejected.reward
+        assert chosen.finish_reason == "stop"
+    for t in (0, 1):
+        greedy = read_records(shards(experiment.evaluate(t) / "greedy"), Completion)
+        summary = read_json(experiment.evaluate(t) / "summary.json")
+        assert summary["greedy"]["accuracy"] == pytest.approx(sum(expected(c.text) for c in greedy) / 5)
+        assert summary.keys() == {"greedy"}
+        assert not (experiment.evaluate(t) / "majority.csv").exists()
+    for command in ("table", "status", "report"):
+        assert main([command, str(run)]) == 0
+    assert "maj" not in capsys.readouterr().out
+    rows = list(csv.DictReader((run / "results" / "table.csv").open()))
+    assert [(r["model"], r["measure"]) for r in rows] == [("M1", "greedy"), ("M0", "greedy")]
+    assert float(rows[0]["accuracy"]) == pytest.approx(100 * summary["greedy"]["accuracy"], abs=0.06)
+    assert (run / "results" / "accuracy-lipogram.png").is_file()
+    assert "majority vote" not in (run / "results" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (lambda r, p: 1 / 0, "cannot be computed: ZeroDivisionError: division by zero"),
+        (lambda r, p: float("nan"), "is nan: it must be a finite number"),
+        (lambda r, p: float("inf"), "is inf: it must be a finite number"),
+        (lambda r, p: "0.5", "is '0.5': it must be a finite number"),
+        (lambda r, p: None, "is None: it must be a finite number"),
+    ],
+)
+def test_a_reward_that_is_none_is_one_sentence(reward, message):
+    with pytest.raises(UserError, match=f"^task mine, problem 'a-7': the reward {message}$"):
+        Task("mine", lambda split: [], str, reward=reward).score("yes", Problem("a-7", "", ""))
+
+
+def test_a_task_judges_in_one_way_at_least():
+    with pytest.raises(UserError, match="task mine must have `normalise`, or a `reward` of its own"):
+        Task("mine", lambda split: [], str)
+    with pytest.raises(UserError, match="task mine has no `normalise`, without which no answer is compared"):
+        Task("mine", lambda split: [], str, reward=lambda r, p: 1).is_correct("7", Problem("", "", "7"))
+
+
+# --- reasoning_gym ---
+
+
+@pytest.mark.parametrize("name", ["gcd", "power_function"])
+def test_two_generators_of_reasoning_gym_run_to_the_end(name, tmp_path):
+    """Rewards against the library's own, of entries that it makes again."""
+    library = pytest.importorskip("reasoning_gym", reason="the package reasoning-gym is not installed")
+    config = load_config("mini", f"reasoning_gym:{name}", task_path='{"size": 12}', **SHORT)
+    experiment = Experiment(config, tmp_path)
+    experiment.run()
+    dataset = library.create_dataset(name, size=12, seed=0)
+    entries = {entry["question"]: entry for entry in dataset}
+    problems = {p.id: p for p in experiment.train_problems()}
+    sampled = read_records(experiment.reward(1) / "completions.parquet", Completion)
+    for c in sampled:
+        answer = re.findall(r"Final answer:(.*)", c.text)
+        entry = entries[problems[c.problem_id].question]
+        assert c.reward == dataset.score_answer(answer[-1].strip(), entry) if answer else c.reward in (0, 0.01)
+    assert len({c.reward for c in sampled}) > 1
+    assert read_json(experiment.pair(1) / "stage.json")["counts"]["pairs"] > 0
+    assert read_json(experiment.evaluate(1) / "summary.json")["greedy"]["problems"] == 5
+
+
+@pytest.mark.parametrize("name", ["chain_sum", "coin_flip"])
+def test_no_question_stands_in_two_splits(name):
+    """Coins have 260 different questions: each split has its share."""
+    pytest.importorskip("reasoning_gym", reason="the package reasoning-gym is not installed")
+    splits = [read_split(get_task(f"reasoning_gym:{name}"), split) for split in ("train", "dev", "test")]
+    questions = [p.question for some in splits for p in some]
+    assert len(questions) == len(set(questions))
+    assert all(len(some) > 50 for some in splits)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("chain_sun", None, "reasoning_gym has no generator 'chain_sun'; did you mean 'chain_sum'"),
+        ("gcd", '{"sise": 3}', "reasoning_gym's gcd has no setting 'sise'; did you mean 'size'"),
+        ("chain_sum", '{"size": 0}', "chain_sum does not take these settings .*size must be positive"),
+        ("gcd", '{"size": 2.5}', "gcd does not take these settings"),
+        ("gcd", "{size}", "must be a JSON object of settings, or a file of one"),
+        ("gcd", "gone.json", "must be a JSON object of settings, or a file of one"),
+    ],
+)
+def test_what_reasoning_gym_does_not_have_is_one_sentence(name, settings, message):
+    pytest.importorskip("reasoning_gym", reason="the package reasoning-gym is not installed")
+    with pytest.raises(UserError, match=message):
+        get_task(f"reasoning_gym:{name}", settings)
+
+
+def test_settings_of_reasoning_gym_as_they_are_given(tmp_path):
+    given = parse_overrides(['task_path={"size": 7, "seed": 3}'])
+    assert load_config("mini", "reasoning_gym:gcd", **given).task_path == '{"size": 7, "seed": 3}'
+    pytest.importorskip("reasoning_gym", reason="the package reasoning-gym is not installed")
+    (tmp_path / "gcd.json").write_text('{"size": 7, "seed": 3}')
+    found = [read_split(get_task("reasoning_gym:gcd", p), "test") for p in (given["task_path"], f"{tmp_path}/gcd.json")]
+    assert found[0] == found[1]
+    assert len(found[0]) <= 7
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
+    with pytest.raises(UserError, match=r'pip install "irpo\[reasoning-gym\]"'):
+        get_task("reasoning_gym:gcd", '{"size": 1}')
 
 
 @pytest.mark.parametrize(

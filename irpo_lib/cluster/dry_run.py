@@ -3,12 +3,13 @@
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from irpo_lib.arms import BEYOND, Arm, arms_of
 from irpo_lib.cluster import launch
 from irpo_lib.config import Config
+from irpo_lib.tasks import get_task
 from irpo_lib.work import WORK
 
 #: (folder of the stage, what it does, the works it starts)
@@ -17,7 +18,8 @@ Step = tuple[str, str, tuple[str, ...]]
 
 def steps_of(config: Config) -> Iterator[Step]:
     """The loop, then the arms: the rows of Tables 1 and 2 and the studies beyond them that the notebooks may train."""
-    c = config
+    votes = get_task(config.task, config.task_path).normalise is not None
+    c = config if votes else replace(config, majority_iterations=())
     yield "iteration-0/evaluate", _evaluation(c, 0), _evaluating(c, 0)
     for t in range(1, c.iterations + 1):
         here = f"iteration-{t}"

@@ -86,7 +86,9 @@ def _problem(
 def _sample(c: Completion) -> dict[str, Any]:
     kind = "right" if c.reward == 1 else "none" if c.answer is None else "wrong"
     cut = c.finish_reason == "length"
-    return {"n": c.index, "kind": kind, "answer": c.answer, "tokens": len(c.token_ids), "cut": cut, "text": c.text}
+    partial = None if c.reward in (0, 1) else c.reward
+    return {"n": c.index, "kind": kind, "answer": c.answer, "reward": partial, "tokens": len(c.token_ids), "cut": cut,
+            "text": c.text}  # fmt: skip
 
 
 def _pairs(pairs: Sequence[PreferencePair], m: Material, texts: dict[Key, str], gold: str) -> dict[str, Any]:

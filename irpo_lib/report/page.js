@@ -69,7 +69,7 @@ function question(problem) {
 function sampleCard(s) {
   const answer = s.answer === null ? "no answer" : `answer ${s.answer}`;
   const cut = s.cut ? ", cut at the length limit" : "";
-  const outcome = s.kind === "none" ? answer : `${s.kind}, ${answer}`;
+  const outcome = (s.kind === "none" ? answer : `${s.kind}, ${answer}`) + (s.reward === null ? "" : `, reward ${s.reward}`);
   const meta = node("p", "meta text", `sample ${s.n}: ${outcome}, ${s.tokens} tokens${cut}`);
   return node("div", `card ${s.kind}`, meta, text(s.text.trim() || "(empty)"));
 }

@@ -14,6 +14,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from irpo_lib.config import short_name
 from irpo_lib.errors import UserError
 from irpo_lib.results.runs import IRPO, Run, by_task
 from irpo_lib.results.tables import write_table
@@ -147,7 +148,8 @@ def plot_accuracy(rows: pd.DataFrame) -> Figure:
             if len(paper):
                 axes.plot(paper.t, paper.paper, marker=marker, ls=line, color=color, mfc="white", alpha=0.55,
                           label=f"{name}, paper (Llama-2-70B)")  # fmt: skip
-        axes.set(xlabel="Iteration", ylabel="Test accuracy (%)", ylim=(0, 100))
+        axes.set(xlabel="Iteration", ylabel="Test accuracy (%)")
+        axes.set_ylim(min(0, models.low.min()), max(100, models.high.max()))
         axes.set_xticks(sorted(set(models.t)), labels=[f"M{t}" for t in sorted(set(models.t))])
         axes.legend(frameon=False, fontsize=8)
     return figure
@@ -191,5 +193,5 @@ def write_results(runs: Sequence[Run], out: Path) -> list[Path]:
         paths.append(write_table(tuned, out / "tuning.csv"))
     paths += save_figure(plot_tables(rows), out / "table")
     for task in by_task(runs):
-        paths += save_figure(plot_accuracy(rows[rows.task == task]), out / f"accuracy-{task}")
+        paths += save_figure(plot_accuracy(rows[rows.task == task]), out / f"accuracy-{short_name(task)}")
     return paths

@@ -97,7 +97,7 @@ class Run:
         return (self.of(model, stage) / MANIFEST).is_file()
 
     def outcomes(self, model: str, measure: str = "greedy", stage: str = "evaluate") -> pd.Series:
-        """problem id → 1 or 0, of the greedy answer or of the majority vote.
+        """problem id → 1 or 0, or the task's own reward, of the greedy answer or of the majority vote.
 
         Raises:
             UserError: the model was not evaluated so in this run.

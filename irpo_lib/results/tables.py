@@ -71,9 +71,11 @@ def _accuracy(runs: Sequence[Run], model: str, measure: str) -> dict[str, Any]:
     low, high = found.low, found.high
     if len(runs) == 1:
         low, high = 100 * summaries[0]["low"], 100 * summaries[0]["high"]
+    if all(o.between(0, 100).all() for o in outcomes):  # a task's own rewards may lie outside
+        low, high = max(0.0, low), min(100.0, high)
     each = [float(o.mean()) for o in outcomes]
     return {
-        "accuracy": round(found.mean, 1), "low": round(max(0.0, low), 1), "high": round(min(100.0, high), 1),
+        "accuracy": round(found.mean, 1), "low": round(low, 1), "high": round(high, 1),
         "sd_over_seeds": round(float(pd.Series(each).std()), 2) if len(each) > 1 else None, "seeds": len(each),
         "problems": found.problems, "samples_a_problem": summaries[0]["samples"] // summaries[0]["problems"],
         "without_answer": round(100 * sum(s["without_answer"] for s in summaries) / len(summaries), 1),

@@ -7,12 +7,14 @@ are in `answers`; the mini tasks share them with the real ones.
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
 from pathlib import Path
 
 from irpo_lib.config import DATA
 from irpo_lib.errors import UserError, nearest
 from irpo_lib.records import Problem
-from irpo_lib.tasks import answers, arc, gsm8k, math, math_answers
+from irpo_lib.tasks import answers, arc, gsm8k, math, math_answers, reasoning_gym
 from irpo_lib.tasks.jsonl import read_problems
 
 #: Four worked examples stand before each question of math-mini; they are the first four of the training split and
@@ -29,22 +31,48 @@ class Task:
         read: split ("train", "dev" or "test") → problems.
         prompt: problem → the user's message (the chat template comes later).
         normalise: answer as text → its canonical form, None for what is no answer. Two answers are equal when
-            their canonical forms are.
+            their canonical forms are. None for a task of which only `reward` judges: it has no majority votes.
+        reward: (response, problem) → r, finite, the higher the better, 1 for a right one: § 2's general case. None for
+            R(y, y*), which is 1 where the final answer equals the gold answer, else 0.
     """
 
     name: str
     read: Callable[[str], list[Problem]]
     prompt: Callable[[Problem], str]
-    normalise: Callable[[str, Problem], str | None]
+    normalise: Callable[[str, Problem], str | None] | None = None
+    reward: Callable[[str, Problem], float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.normalise is None and self.reward is None:
+            raise UserError(f"task {self.name} must have `normalise`, or a `reward` of its own")
 
     def extract(self, response: str, problem: Problem) -> str | None:
-        """The canonical final answer of a response, or None where it has none."""
+        """The canonical final answer of a response, as it stands without `normalise`; None where it has none."""
         answer = answers.final_answer(response)
-        return None if answer is None else self.normalise(answer, problem)
+        return answer if answer is None or self.normalise is None else self.normalise(answer, problem)
 
     def is_correct(self, answer: str | None, problem: Problem) -> bool:
         """R(y, y*) = 1: the extracted (canonical) answer equals the gold answer."""
+        if self.normalise is None:
+            raise UserError(f"task {self.name} has no `normalise`, without which no answer is compared or voted for")
         return answer is not None and answer == self.normalise(problem.answer, problem)
+
+    def score(self, response: str, problem: Problem) -> float:
+        """r of a whole response (§ 2), by the task's own reward where it has one.
+
+        Raises:
+            UserError: that function raises, or gives no finite number.
+        """
+        if self.reward is None:
+            return float(self.is_correct(self.extract(response, problem), problem))
+        where = f"task {self.name}, problem '{problem.id}': the reward"
+        try:
+            found = self.reward(response, problem)
+        except Exception as error:  # whatever the user's function raises
+            raise UserError(f"{where} cannot be computed: {type(error).__name__}: {error}") from error
+        if not isinstance(found, Real) or not isfinite(found):
+            raise UserError(f"{where} is {found!r}: it must be a finite number")
+        return float(found)
 
 
 def read_mini(name: str, split: str) -> list[Problem]:
@@ -109,17 +137,30 @@ def get_task(name: str, path: str | None = None) -> Task:
     """A task by its name, or the `task` that a Python file of one's own defines (a name that ends in .py).
 
     Args:
-        name: "gsm8k", "arc", "math", their mini versions, or "path/to/my_task.py"; see `README.md` here.
-        path: Files with the problems of a real task, in place of the hub.
+        name: "gsm8k", "arc", "math", their mini versions, "reasoning_gym:NAME", or "path/to/my_task.py"; see
+            `README.md` here.
+        path: Files with the problems of a real task, in place of the hub; settings of reasoning_gym's.
 
     Raises:
-        UserError: no such task, or a file that defines none.
+        UserError: no such task, a file that defines none, or settings that reasoning_gym does not take.
     """
+    if name.startswith("reasoning_gym:"):
+        return _reasoning_gym(name.removeprefix("reasoning_gym:"), path)
     if name.endswith(".py"):
         return _task_of_file(Path(name))
     if name not in TASKS:
         raise UserError(f"unknown task '{name}'" + nearest(name, TASKS))
     return TASKS[name](path)
+
+
+def _reasoning_gym(generator: str, path: str | None) -> Task:
+    reasoning_gym.datasets(generator, path)  # raises before any work where it cannot be made
+    return Task(
+        f"reasoning_gym:{generator}",
+        lambda split: reasoning_gym.read(split, generator, path),
+        gsm8k.prompt,
+        reward=lambda response, problem: reasoning_gym.reward(response, problem, generator, path),
+    )
 
 
 def _task_of_file(path: Path) -> Task:
@@ -151,7 +192,7 @@ def read_split(task: Task, split: str) -> list[Problem]:
         if problem.id in seen:
             raise UserError(f"task {task.name}, split '{split}': the id '{problem.id}' stands twice")
         seen.add(problem.id)
-        if task.normalise(problem.answer, problem) is None:
+        if task.normalise and task.normalise(problem.answer, problem) is None:
             where = f"task {task.name}, split '{split}', problem '{problem.id}'"
             raise UserError(f"{where}: {problem.answer!r} is no answer of this task")
     return problems
