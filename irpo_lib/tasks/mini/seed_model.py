@@ -58,7 +58,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[tuple[tor
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A random Llama of 0.7 M parameters; its head dimension of 32 is one that vLLM can run."""
+    """A random Llama of 0.75 M parameters; its head dimension of 32 is one that vLLM can run."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
