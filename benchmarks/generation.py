@@ -14,13 +14,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.table import Row, compared, in_turn
+from irpo_lib.engines.transformers import generate
 from irpo_lib.evaluation import majority_accuracy
-from irpo_lib.generation import generate
-from irpo_lib.models import encode_prompt, load_model, load_tokenizer
+from irpo_lib.generation import to_text
+from irpo_lib.models.load import encode_prompt, load_model, load_tokenizer
 from irpo_lib.records import Completion
 from irpo_lib.rewards import reward
 from irpo_lib.tasks import get_task, read_split
-from irpo_lib.work import to_text
 
 N, ROUNDS, NEW = 30, 5, 160
 #: Prompts of one round: 300 samples of mini-llama, about 29,000 tokens; 60 of the larger model.
@@ -152,7 +152,7 @@ class _Vllm:
 
 def _serve() -> None:
     from irpo_lib.engines import vllm
-    from irpo_lib.models import end_token_id
+    from irpo_lib.models.load import end_token_id
 
     engine, prompts = vllm.load_engine("mini-llama", "float32"), _prompts("gsm8k-mini", PROMPTS)
     end = end_token_id(load_tokenizer("mini-llama"))

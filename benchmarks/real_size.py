@@ -21,12 +21,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.table import Row, in_turn, less, matmul_peak, resident, seconds_of
 from benchmarks.training import ALIKE, SHAPES, operations, random_pairs, trl_trainer
 from irpo_lib.config import load_config
-from irpo_lib.device import keep_freed_memory
-from irpo_lib.generation import _pick, generate
-from irpo_lib.logprobs import choose_path
-from irpo_lib.models import load_model
-from irpo_lib.parallel import Ranks
-from irpo_lib.training import Loop, ScoredPair
+from irpo_lib.engines.transformers import _pick, generate
+from irpo_lib.fast.predict import choose_path
+from irpo_lib.models.device import keep_freed_memory
+from irpo_lib.models.load import load_model
+from irpo_lib.models.parallel import Ranks
+from irpo_lib.pairs import ScoredPair
+from irpo_lib.training import Loop
 
 QWEN = {
     "vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,

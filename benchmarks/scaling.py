@@ -20,22 +20,21 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.table import Row, less, resident
-from irpo_lib import stages
 from irpo_lib.config import load_config
+from irpo_lib.engines.transformers import generate
 from irpo_lib.fast.batches import plan_trees
-from irpo_lib.generation import generate
 from irpo_lib.logprobs import DistinctResponses
-from irpo_lib.models import load_model
-from irpo_lib.pairs import build_pairs
-from irpo_lib.parallel import Ranks
-from irpo_lib.parquet import Records
+from irpo_lib.models.load import load_model
+from irpo_lib.models.parallel import Ranks
+from irpo_lib.models.weights import load_for_training
+from irpo_lib.pairs import ScoredPair, build_pairs, scored_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.results.figures import BLUE, GREEN, ORANGE, PURPLE, STYLE, save_figure
 from irpo_lib.results.tables import write_table
-from irpo_lib.store import read_records, run_stage, write_json, write_records
-from irpo_lib.training import Loop, ScoredPair, prepared, training_order
-from irpo_lib.weights import load_for_training
-from irpo_lib.work import scored_pairs
+from irpo_lib.stages import boxes
+from irpo_lib.stages.parquet import Records
+from irpo_lib.stages.store import read_records, run_stage, write_json, write_records
+from irpo_lib.training import Loop, prepared, training_order
 
 OUT = Path(__file__).parent.parent / "figures" / "benchmarks"
 FACTORS, ROUNDS = (1, 2, 4, 8, 16), 3
@@ -98,12 +97,12 @@ def write_generated(folder: Path, size: Size) -> dict[str, Any]:
 
 
 def reward(folder: Path, size: Size) -> None:
-    stages.reward_stage(folder / "reward", load_config("mini"), folder / "generate", problems_of(size))
+    boxes.reward_stage(folder / "reward", load_config("mini"), folder / "generate", problems_of(size))
 
 
 def pair(folder: Path, size: Size) -> None:
     config = load_config("mini", pairs_per_problem=size.pairs, max_length=10**6, gold_in_winners=False)
-    stages.pair_stage(folder / "pairs", config, [folder / "reward"], dict)
+    boxes.pair_stage(folder / "pairs", config, [folder / "reward"], dict)
 
 
 def pair_at_once(folder: Path, size: Size) -> None:

@@ -16,7 +16,7 @@ from benchmarks.table import Row, less
 from irpo_lib.probe import with_parts
 from irpo_lib.results.figures import LOG_PROB_FIGURES
 from irpo_lib.results.runs import Run
-from irpo_lib.store import MANIFEST, write_json
+from irpo_lib.stages.store import MANIFEST, write_json
 
 ROUNDS, SEEDS = 7, 3
 NOTHING, TORCH = ("-c", "pass"), ("-c", "import torch")
@@ -26,12 +26,12 @@ def main() -> list[Row]:
     """Seconds of a new process from its start to its end, wall clock; medians of rounds in which all take turns."""
     with TemporaryDirectory() as name:
         write_runs(Path(name))
-        figures = ("-m", "irpo_lib.cli", "figures", name)
+        figures = ("-m", "irpo_lib.terminal.cli", "figures", name)
         commands = {
             "python -c pass": NOTHING,
             "import torch": TORCH,
             "import irpo_lib": ("-c", "import irpo_lib"),
-            "irpo --help": ("-m", "irpo_lib.cli", "--help"),
+            "irpo --help": ("-m", "irpo_lib.terminal.cli", "--help"),
             f"irpo figures, {len(LOG_PROB_FIGURES)} panels of {SEEDS} seeds": figures,
         }
         taken: dict[str, list[float]] = {what: [] for what in commands}

@@ -18,10 +18,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.table import Row, compared, in_turn, less, matmul_peak, resident
 from irpo_lib.config import Config, load_config
 from irpo_lib.fast.batches import tree_batch
-from irpo_lib.logprobs import choose_path, reference_logps, response_key
-from irpo_lib.parallel import Ranks
+from irpo_lib.fast.predict import choose_path
+from irpo_lib.logprobs import reference_logps
+from irpo_lib.models.parallel import Ranks
+from irpo_lib.pairs import ScoredPair, response_key
 from irpo_lib.records import PreferencePair
-from irpo_lib.training import Loop, ScoredPair
+from irpo_lib.training import Loop
 
 ROUNDS = 5
 #: Of prompts and responses in a round, at least.
@@ -109,7 +111,7 @@ def trl_trainer(
     from trl import DPOConfig, DPOTrainer
 
     from irpo_lib.engines.trl import columns, trainer_settings
-    from irpo_lib.models import load_tokenizer
+    from irpo_lib.models.load import load_tokenizer
 
     class OnTokens(DPOTrainer):
         def _prepare_dataset(self, dataset, *args):

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from irpo_lib import stages
 from irpo_lib.config import Config
 from irpo_lib.iteration import Experiment
-from irpo_lib.store import read_json
+from irpo_lib.stages import boxes
+from irpo_lib.stages.store import read_json
 from irpo_lib.tasks import read_split
 
 
@@ -100,9 +100,11 @@ def train_arm(main: Experiment, arm: Arm) -> Path:
     steps = config.max_steps
     if config.select_checkpoint:
         held_out = main.train_problems()[-config.held_out :]
-        chosen = stages.select_stage(folder / "select", config, pairs, reference, start, t, held_out)
+        chosen = boxes.select_stage(folder / "select", config, main.launch, pairs, reference, start, t, held_out)
         steps = read_json(chosen / "selection.json")["steps"]
-    return stages.train_stage(folder / "train", config, pairs, reference, start, t, steps, main.pair(t), main.gold)
+    return boxes.train_stage(
+        folder / "train", config, main.launch, pairs, reference, start, t, steps, main.pair(t), main.gold
+    )
 
 
 def evaluate_arm(main: Experiment, arm: Arm) -> Path:
@@ -113,7 +115,7 @@ def evaluate_arm(main: Experiment, arm: Arm) -> Path:
 def evaluate_trained(main: Experiment, train: Path) -> Path:
     """The same of the model of a `train` stage, beside it."""
     folder, model = train.parent / "evaluate", str(train / "model")
-    return stages.evaluate_stage(folder, main.config, model, main.test_problems(), vote=False)
+    return boxes.evaluate_stage(folder, main.config, main.launch, model, main.test_problems(), vote=False)
 
 
 def evaluate_on_dev(main: Experiment, arm: Arm | None) -> Path:
@@ -121,7 +123,7 @@ def evaluate_on_dev(main: Experiment, arm: Arm | None) -> Path:
     train = train_arm(main, arm) if arm else main.train(1)
     problems = read_split(main.task, "dev")[: main.config.test_problems]
     folder = arm_folder(main, arm.name) / "evaluate-dev" if arm else main.folder(1, "evaluate-dev")
-    return stages.evaluate_stage(folder, main.config, str(train / "model"), problems, vote=False)
+    return boxes.evaluate_stage(folder, main.config, main.launch, str(train / "model"), problems, vote=False)
 
 
 def _by_name(name: str) -> Arm:
@@ -132,12 +134,12 @@ def _pairs(main: Experiment, arm: Arm, config: Config) -> Path:
     """The loop's pairs, unless the arm is about others."""
     t = arm.iteration
     if arm.gold:
-        return stages.gold_pair_stage(arm_folder(main, arm.name) / "pairs", config, main.reward(t), main.gold)
+        return boxes.gold_pair_stage(arm_folder(main, arm.name) / "pairs", config, main.reward(t), main.gold)
     if config.replay != main.config.replay:
         sources = [main.reward(i) for i in range(t, 0, -1)]
-        return stages.pair_stage(arm_folder(main, arm.name) / "pairs", config, sources, main.gold)
+        return boxes.pair_stage(arm_folder(main, arm.name) / "pairs", config, sources, main.gold)
     if arm.twice:
-        return stages.pair_stage(arm_folder(main, "twice") / "pairs", config, [main.reward(t)], main.gold)
+        return boxes.pair_stage(arm_folder(main, "twice") / "pairs", config, [main.reward(t)], main.gold)
     return main.pair(t)
 
 
@@ -149,4 +151,4 @@ def _reference(main: Experiment, arm: Arm, config: Config, start: str) -> Path:
     if pairs == main.folder(arm.iteration, "pairs") and model == main.model(arm.iteration - 1):
         return main.reference(arm.iteration)
     owner = "twice" if arm.twice else arm.start or arm.name
-    return stages.reference_stage(arm_folder(main, owner) / "reference", config, pairs, model)
+    return boxes.reference_stage(arm_folder(main, owner) / "reference", config, main.launch, pairs, model)

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from irpo_lib.errors import UserError, nearest
-from irpo_lib.layout import Parallel, check_batch, check_parallel, read_parallel
+from irpo_lib.cluster.layout import Parallel, check_batch, check_parallel, read_parallel
+from irpo_lib.terminal.errors import UserError, nearest
 
 PRESETS = Path(__file__).parent / "presets"
 DATA = Path(__file__).parent.parent / "data"
@@ -213,7 +213,7 @@ def _dtype_here(values: dict[str, Any]) -> str:
     """What "auto" stands for is settled once, so that every process and every later run computes in the same type."""
     if values["launcher"] != "local":
         raise UserError("dtype=auto looks at this machine, and launcher=slurm computes on others: name the type")
-    from irpo_lib.device import fast_dtype  # torch takes seconds to import
+    from irpo_lib.models.device import fast_dtype  # torch takes seconds to import
 
     return fast_dtype()
 

@@ -1,25 +1,27 @@
 """Figure 1: generate → reward → pair → reference → train → evaluate, for M_0 … M_T.
 
 Everything of iteration t stands in `RUN/iteration-t/`, made with M_{t-1}; `iteration-0` holds M_0's evaluation.
-How each box does its work is in `stages`.
+How each box becomes a folder is in `stages.boxes`, where its work runs in `cluster.launch`.
 """
 
 from functools import cache, cached_property
 from pathlib import Path
 
-from irpo_lib import stages, work
+from irpo_lib.cluster.launch import run_work
 from irpo_lib.config import Config
-from irpo_lib.errors import UserError
+from irpo_lib.pairs import ScoredPairs, scored_pairs
 from irpo_lib.records import Problem
-from irpo_lib.store import read_json
+from irpo_lib.stages import boxes
+from irpo_lib.stages.store import read_json
 from irpo_lib.tasks import Task, get_task, read_split
+from irpo_lib.terminal.errors import UserError
 
 
 class Experiment:
     """A run folder with its config. Every method returns the folder of its stage, and makes it if it is not there."""
 
-    def __init__(self, config: Config, run_dir: str | Path):
-        self.config = config
+    def __init__(self, config: Config, run_dir: str | Path, launch: boxes.Launch = run_work):
+        self.config, self.launch = config, launch
         self.run_dir = Path(run_dir)
         self.task: Task = get_task(config.task, config.task_path)
 
@@ -46,42 +48,42 @@ class Experiment:
 
     @cached_property
     def _gold(self) -> dict[str, list[int]]:
-        return stages.gold_ids(self.config, self.train_problems())
+        return boxes.gold_ids(self.config, self.train_problems())
 
     # --- the boxes of Figure 1 ---
 
     def generate(self, iteration: int) -> Path:
         """N samples of M_{t-1} for each training problem."""
         folder, model = self.folder(iteration, "generate"), self.model(iteration - 1)
-        return stages.generate_stage(folder, self.config, model, self.train_problems(), iteration)
+        return boxes.generate_stage(folder, self.config, self.launch, model, self.train_problems(), iteration)
 
     def reward(self, iteration: int) -> Path:
         """Each completion's final answer and reward."""
         folder, source = self.folder(iteration, "reward"), self.generate(iteration)
-        return stages.reward_stage(folder, self.config, source, self.train_problems())
+        return boxes.reward_stage(folder, self.config, source, self.train_problems())
 
     def pair(self, iteration: int) -> Path:
         """D_pairs of this iteration; with `replay`, of all iterations so far."""
         first = 1 if self.config.replay else iteration
         sources = [self.reward(t) for t in range(iteration, first - 1, -1)]
-        return stages.pair_stage(self.folder(iteration, "pairs"), self.config, sources, self.gold)
+        return boxes.pair_stage(self.folder(iteration, "pairs"), self.config, sources, self.gold)
 
     def reference(self, iteration: int) -> Path:
         """log M_t of each distinct response of the pairs, once."""
         model = self.config.model if self.config.reference_model == "seed" else self.model(iteration - 1)
         folder, pairs = self.folder(iteration, "reference"), self.pair(iteration)
-        return stages.reference_stage(folder, self.config, pairs, model)
+        return boxes.reference_stage(folder, self.config, self.launch, pairs, model)
 
-    def scored_pairs(self, iteration: int) -> work.ScoredPairs:
+    def scored_pairs(self, iteration: int) -> ScoredPairs:
         """D_pairs with its reference log-probs, as training takes them."""
-        return work.scored_pairs(self.pair(iteration), self.reference(iteration))
+        return scored_pairs(self.pair(iteration), self.reference(iteration))
 
     def train(self, iteration: int) -> Path:
         """M_t from M_{t-1} by Equation 1."""
         c, pairs, reference = self.config.of_iteration(iteration), self.pair(iteration), self.reference(iteration)
         steps = read_json(self.select(iteration) / "selection.json")["steps"] if c.select_checkpoint else c.max_steps
         folder, start = self.folder(iteration, "train"), self.model(iteration - 1)
-        return stages.train_stage(folder, c, pairs, reference, start, iteration, steps, pairs, self.gold)
+        return boxes.train_stage(folder, c, self.launch, pairs, reference, start, iteration, steps, pairs, self.gold)
 
     def select(self, iteration: int) -> Path:
         """§ 3.1: the number of steps, chosen on the last `held_out` training problems."""
@@ -90,7 +92,9 @@ class Experiment:
             raise UserError(f"held_out={c.held_out} leaves none of the {len(problems)} training problems to train on")
         folder, pairs, reference = self.folder(iteration, "select"), self.pair(iteration), self.reference(iteration)
         held_out = problems[-c.held_out :]
-        return stages.select_stage(folder, c, pairs, reference, self.model(iteration - 1), iteration, held_out)
+        return boxes.select_stage(
+            folder, c, self.launch, pairs, reference, self.model(iteration - 1), iteration, held_out
+        )
 
     def evaluate(self, iteration: int) -> Path:
         """Greedy accuracy of M_t on the test split, and maj@32 where the config asks for it and the task has votes."""
@@ -98,7 +102,7 @@ class Experiment:
             self.train(iteration)
         vote = iteration in self.config.majority_iterations and self.task.normalise is not None
         folder, model = self.folder(iteration, "evaluate"), self.model(iteration)
-        return stages.evaluate_stage(folder, self.config, model, self.test_problems(), vote)
+        return boxes.evaluate_stage(folder, self.config, self.launch, model, self.test_problems(), vote)
 
     def run(self) -> None:
         """The whole of Figure 1: M_0 … M_T."""

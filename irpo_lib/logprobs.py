@@ -1,27 +1,22 @@
 """log M(c, y | x): sums of token log-probabilities of responses; one piece of code for policy and reference."""
 
-import logging
 from collections.abc import Iterator, Sequence
-from weakref import WeakSet
+from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from irpo_lib.fast.batches import Batch, Tokens, plan_rows, plan_trees, row_batch, tree_batch
-from irpo_lib.fast.chunked_logps import can_be_replaced, logps_instead_of_logits
+from irpo_lib.config import Config
+from irpo_lib.fast.batches import Tokens, plan_rows, plan_trees, row_batch, tree_batch
+from irpo_lib.fast.predict import predicted_logps
 from irpo_lib.fast.tree_attention import NAME as PREFIX_TREE
-from irpo_lib.fast.tree_attention import UnsupportedAttention
-from irpo_lib.parallel import Ranks, gather_dicts, let_go
-from irpo_lib.progress import Progress
+from irpo_lib.models.parallel import Ranks, check_layout, gather_dicts, join
+from irpo_lib.models.weights import computing, load_for_training
+from irpo_lib.pairs import response_key
 from irpo_lib.records import PreferencePair
-from irpo_lib.store import hash_json
-
-log = logging.getLogger(__name__)
-#: How far two ways to compute a log-prob of a few tokens may be apart, in nats.
-SAME = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
-#: Heads of models whose logits are their head's output, so that they can be made in chunks.
-_in_chunks: WeakSet[torch.nn.Module] = WeakSet()
+from irpo_lib.stages.parquet import Records
+from irpo_lib.stages.store import sole_writer, write_json
+from irpo_lib.terminal.progress import Progress, quiet
 
 
 def token_logps(model: PreTrainedModel, sequences: Sequence[Tokens]) -> list[torch.Tensor]:
@@ -35,65 +30,8 @@ def sequence_logps(model: PreTrainedModel, sequences: Sequence[Tokens]) -> torch
     return torch.stack([logps.sum() for logps in token_logps(model, sequences)])
 
 
-def predicted_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """The log-prob of each of a batch's targets, [R]; there are logits for these alone, in chunks where that works."""
-    inputs = {
-        "input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": batch.attention_mask,
-        "use_cache": False,
-    }  # fmt: skip
-    head = model.get_output_embeddings()
-    if head in _in_chunks:
-        with logps_instead_of_logits(head, batch.places, batch.targets):
-            return model(**inputs).logits
-    width = batch.input_ids.shape[1]
-    columns, column = torch.unique(batch.places % width, return_inverse=True)
-    logits = model(**inputs, logits_to_keep=columns).logits[batch.places // width, column]
-    return -cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), batch.targets, reduction="none")
-
-
 def _as_tree(model: PreTrainedModel) -> bool:
     return model.config._attn_implementation == PREFIX_TREE
-
-
-@torch.no_grad()
-def choose_path(model: PreTrainedModel, attention: str) -> PreTrainedModel:
-    """Makes a model score in the fastest way that leaves its log-probs as they are.
-
-    Where `attention` is the prefix tree and the model cannot have it, the log says why; a training's counts, and so
-    `irpo status`, say what it has.
-
-    Caps behind the head, layers that are no attention, learnt biases: what a model does is seen by trying it on a few
-    tokens. What does not show on a few tokens, such as a window, `tree_attention` refuses.
-    """
-    prompt = [*range(3, 15)]
-    sequences = [(prompt, [3, 1, 2]), (prompt, [3, 1, 4, 2]), ([*prompt[:-1], 1], [2]), ([5, 4], [3, 1])]
-    head, said = model.get_output_embeddings(), []
-    kept = head.register_forward_hook(lambda module, inputs, output: said.append(output))
-    rows = row_batch(sequences, model.device)
-    logits = model(input_ids=rows.input_ids, use_cache=False).logits
-    kept.remove()
-    if can_be_replaced(head) and torch.equal(logits, said[0]):
-        _in_chunks.add(head)
-    if attention == PREFIX_TREE:
-        reason = _why_no_tree(model, sequences)
-        if reason:
-            model.set_attn_implementation("sdpa")
-            log.warning("%s: shared beginnings of sequences are computed in each of them, since %s",
-                        type(model).__name__, reason)  # fmt: skip
-    let_go(model)
-    return model
-
-
-def _why_no_tree(model: PreTrainedModel, sequences: Sequence[Tokens]) -> str:
-    expected = predicted_logps(model, row_batch(sequences, model.device))
-    batch = tree_batch(sequences, model.device)
-    try:
-        model.set_attn_implementation(PREFIX_TREE)
-        found = predicted_logps(model, batch)[batch.of_response]
-    except (UnsupportedAttention, ValueError, TypeError, RuntimeError) as error:
-        return " ".join(str(error).split())
-    difference = (found - expected).abs().max().item()
-    return "" if difference <= SAME[model.dtype] else f"their log-probs would be off by {difference:.2g} nats"
 
 
 @torch.no_grad()
@@ -128,6 +66,18 @@ def score_together(
     return gather_dicts(found, ranks) if ranks else found
 
 
+def reference(config: Config, folder: Path, pairs: Path, model: str) -> None:
+    """log M_t of each distinct response of the pairs, into `folder/logps.json`."""
+    ranks = join(config)
+    with sole_writer(folder, ranks.is_main), quiet(not ranks.is_main):
+        loaded = load_for_training(model, config)
+        check_layout(loaded, ranks)
+        with computing(config, loaded.device):
+            logps = reference_logps(loaded, Records(pairs / "pairs.parquet", PreferencePair), ranks)
+        if ranks.is_main:
+            write_json(folder / "logps.json", logps)
+
+
 def reference_logps(
     model: PreTrainedModel, pairs: Sequence[PreferencePair], ranks: Ranks | None = None
 ) -> dict[str, float]:
@@ -160,7 +110,3 @@ class DistinctResponses(Sequence[Tokens]):
         place, chosen = self.places[index]
         pair = self.pairs[place]
         return pair.prompt_ids, pair.chosen_ids if chosen else pair.rejected_ids
-
-
-def response_key(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
-    return hash_json([list(prompt_ids), list(response_ids)])

@@ -5,8 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 
 from irpo_lib.records import Completion, PreferencePair
+from irpo_lib.stages.parquet import Records
+from irpo_lib.stages.store import hash_json, read_json
 
 #: (r, token ids, "model" or "gold")
 Rated = tuple[float, list[int], str]
@@ -143,3 +146,46 @@ def gold_pairs(
         for problem_id, prompt in prompts.items()
         if problem_id in gold_ids and len(prompt) + len(gold_ids[problem_id]) <= max_length
     ]
+
+
+# --- with their reference log-probs ---
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """A preference pair with its reference log-probs, log M_t(c^w, y^w | x) and log M_t(c^l, y^l | x)."""
+
+    pair: PreferencePair
+    reference_chosen_logps: float
+    reference_rejected_logps: float
+
+
+def scored_pairs(pairs: Path, reference: Path, without: Sequence[str] = ()) -> "ScoredPairs":
+    """D_pairs with its reference log-probs, each pair read when it is asked for; `without` problems are left out."""
+    return ScoredPairs(Records(pairs / "pairs.parquet", PreferencePair), read_json(reference / "logps.json"), without)
+
+
+class ScoredPairs(Sequence):
+    """Pairs and `logps` by `response_key`; the log-prob of an empty response (SFT on gold rejects nothing) is 0."""
+
+    def __init__(self, pairs: Records[PreferencePair], logps: dict[str, float], without: Sequence[str] = ()):
+        hidden = set(without)
+        self.pairs, self.logps = pairs, logps
+        self.kept = [i for i, problem_id in enumerate(pairs.column("problem_id")) if problem_id not in hidden]
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        pair = self.pairs[self.kept[index]]
+        return ScoredPair(pair, self._logp(pair, pair.chosen_ids), self._logp(pair, pair.rejected_ids))
+
+    def _logp(self, pair: PreferencePair, response: list[int]) -> float:
+        return self.logps[response_key(pair.prompt_ids, response)] if response else 0.0
+
+
+def response_key(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
+    """Under which the reference log-prob of a response is kept."""
+    return hash_json([list(prompt_ids), list(response_ids)])

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 
 from irpo_lib.config import Config
 from irpo_lib.logprobs import score_together
-from irpo_lib.parallel import Ranks
+from irpo_lib.models.parallel import Ranks
+from irpo_lib.models.weights import computing
 from irpo_lib.records import PreferencePair
-from irpo_lib.store import replace_file
-from irpo_lib.weights import computing
+from irpo_lib.stages.store import replace_file
 
 #: The columns of probe.parquet that probe.csv has the means of.
 MEASURES = ("chosen_logps", "rejected_logps", "gold_logps", "chosen_token_logps", "rejected_token_logps",

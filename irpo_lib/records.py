@@ -15,6 +15,14 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Token ids of one response; with EOS when `finish_reason` is "stop", cut at the limit when it is "length"."""
+
+    token_ids: list[int]
+    finish_reason: str
+
+
+@dataclass(frozen=True)
 class Completion:
     """One sampled (c, y) ~ M_t(x), the paper's (c_i^n, y_i^n, r_i^n).
 

@@ -9,24 +9,33 @@ import csv
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from irpo_lib import checkpoints
-from irpo_lib.config import Config
-from irpo_lib.errors import UserError
+from irpo_lib.config import Config, derive_seed
 from irpo_lib.logprobs import sequence_logps
 from irpo_lib.loss import PairLosses, irpo_loss
-from irpo_lib.parallel import Ranks, by_kind, clip_gradients, sum_gradients, sum_over_data_ranks
+from irpo_lib.models import checkpoints
+from irpo_lib.models.load import load_tokenizer
+from irpo_lib.models.parallel import (
+    Ranks,
+    by_kind,
+    check_layout,
+    clip_gradients,
+    join,
+    sum_gradients,
+    sum_over_data_ranks,
+)
+from irpo_lib.models.weights import add_adapters, computing, load_for_training
+from irpo_lib.pairs import ScoredPair, scored_pairs
 from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
-from irpo_lib.progress import Progress
-from irpo_lib.records import PreferencePair
-from irpo_lib.store import full_disk_named, remove, replace_file
-from irpo_lib.weights import add_adapters, computing
+from irpo_lib.stages.store import full_disk_named, remove, replace_file, sole_writer, write_json
+from irpo_lib.terminal.errors import UserError
+from irpo_lib.terminal.progress import Progress, quiet
 
 #: How far margins at step 0 may be from 0, in nats: the reference was scored in other batches.
 MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 2.0, "float16": 0.5}
@@ -34,13 +43,23 @@ MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 2.0, "float16": 0.5}
 MAX_GRADIENT = 1.0
 
 
-@dataclass(frozen=True)
-class ScoredPair:
-    """A preference pair with its reference log-probs, log M_t(c^w, y^w | x) and log M_t(c^l, y^l | x)."""
-
-    pair: PreferencePair
-    reference_chosen_logps: float
-    reference_rejected_logps: float
+def train(
+    config: Config, folder: Path, pairs: Path, reference: Path, model: str, iteration: int, steps: int,
+    followed: Sequence[dict[str, Any]] = (), without: Sequence[str] = (), keep_checkpoints: bool = False,
+) -> None:  # fmt: skip
+    """The next model, `folder/model`, and what was logged; counts go to `folder/counts.json`."""
+    ranks = join(config)
+    engine = fit if config.training_engine == "irpo" else import_module("irpo_lib.engines.trl").fit
+    with sole_writer(folder, ranks.is_main), quiet(not ranks.is_main):
+        loaded = load_for_training(model, config)
+        check_layout(loaded, ranks)
+        counts = engine(
+            loaded, load_tokenizer(model), scored_pairs(pairs, reference, without), config, steps,
+            derive_seed(config.seed, "train", iteration), folder, keep_checkpoints,
+            [ProbeItem(**item) for item in followed], ranks,
+        )  # fmt: skip
+        if ranks.is_main:
+            write_json(folder / "counts.json", counts)
 
 
 def training_order(n_pairs: int, n_wanted: int, seed: int) -> list[int]:
@@ -178,7 +197,7 @@ def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], conf
         )
 
 
-def train(
+def fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[ScoredPair],

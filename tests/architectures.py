@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from irpo_world.corpus import corpus
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     Gemma2Config,
@@ -18,8 +19,6 @@ from transformers import (
     Qwen2Tokenizer,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
-from irpo_lib.tasks.mini.corpus import corpus
 
 LLAMA_2 = (
     "{% for message in messages %}{% if message['role'] == 'user' %}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import nbformat
 
-from irpo_lib.progress import LEFT
+from irpo_lib.terminal.progress import LEFT
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 #: A line with one of these tells how long something took.

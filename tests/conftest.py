@@ -11,13 +11,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from helpers import random_pairs, run_training
+from irpo_world.corpus import corpus
+from irpo_world.tokenizer import build_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from irpo_lib import work
+from irpo_lib import logprobs
 from irpo_lib.config import load_config
-from irpo_lib.store import write_records
-from irpo_lib.tasks.mini.corpus import corpus
-from irpo_lib.tasks.mini.tokenizer import build_tokenizer
+from irpo_lib.stages.store import write_records
 
 #: Real files that some tests also run against; they are no part of the project.
 REAL_DATA = Path(os.environ.get("IRPO_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -97,7 +97,7 @@ def scored(twenty_steps, tmp_path_factory) -> tuple[Path, Path]:
     """The folders of a `pairs` and of its `reference` stage."""
     pairs, reference = tmp_path_factory.mktemp("pairs"), tmp_path_factory.mktemp("reference")
     write_records(pairs / "pairs.parquet", [s.pair for s in random_pairs(30)])
-    work.reference(twenty_steps, reference, pairs, twenty_steps.model)
+    logprobs.reference(twenty_steps, reference, pairs, twenty_steps.model)
     return pairs, reference
 
 

@@ -18,9 +18,9 @@ import torch
 from irpo_lib.cluster import launch
 from irpo_lib.config import Config
 from irpo_lib.logprobs import score
+from irpo_lib.pairs import ScoredPair
 from irpo_lib.records import PreferencePair
-from irpo_lib.store import read_log
-from irpo_lib.training import ScoredPair
+from irpo_lib.stages.store import read_log
 
 RUN_STAGE = """
 import json, sys
@@ -65,7 +65,16 @@ def greedy_of_transformers(model, prompt: list[int], most: int, end: int) -> lis
 
 def irpo_run(model: str | Path, run_dir: Path) -> subprocess.CompletedProcess[str]:
     """`irpo run` with a model, as a user gives it."""
-    command = [sys.executable, "-m", "irpo_lib.cli", "run", "--run-dir", str(run_dir), "--set", f"model={model}"]
+    command = [
+        sys.executable,
+        "-m",
+        "irpo_lib.terminal.cli",
+        "run",
+        "--run-dir",
+        str(run_dir),
+        "--set",
+        f"model={model}",
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
-from irpo_lib.store import hash_folder, read_json, read_log
+from irpo_lib.stages.store import hash_folder, read_json, read_log
 
 #: Nearly all of the time goes into the start of engines and launchers, so there are few iterations and steps.
 SMALL = {
@@ -31,7 +31,7 @@ SMALL = {
 def command(run_dir: Path, launcher: str) -> list[str]:
     settings = SMALL | ({"launcher": "slurm", "nodes": 2} if launcher == "slurm" else {})
     words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    return [sys.executable, "-m", "irpo_lib.cli", "run", *words, "--run-dir", str(run_dir)]
+    return [sys.executable, "-m", "irpo_lib.terminal.cli", "run", *words, "--run-dir", str(run_dir)]
 
 
 def to_the_end(run_dir: Path, launcher: str) -> None:

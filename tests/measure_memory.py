@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from irpo_lib.config import config_from
-from irpo_lib.parallel import join, leave
+from irpo_lib.models.parallel import join, leave
+from irpo_lib.models.weights import load_for_training
+from irpo_lib.pairs import ScoredPair
 from irpo_lib.records import PreferencePair
-from irpo_lib.training import Loop, ScoredPair, prepared
-from irpo_lib.weights import load_for_training
+from irpo_lib.training import Loop, prepared
 
 
 def resident(name: str) -> int:

@@ -10,14 +10,14 @@ import torch
 from architectures import ARCHITECTURES, BEGIN, END, write_model
 from helpers import greedy_of_transformers, irpo_run
 
-from irpo_lib.errors import UserError
-from irpo_lib.generation import generate
+from irpo_lib.engines.transformers import generate
 from irpo_lib.iteration import Experiment
 from irpo_lib.logprobs import score
-from irpo_lib.models import check_weights, encode_prompt, encode_reply, end_token_id, load_model, load_tokenizer
+from irpo_lib.models.load import check_weights, encode_prompt, encode_reply, end_token_id, load_model, load_tokenizer
 from irpo_lib.records import Completion, PreferencePair
-from irpo_lib.stages import shards
-from irpo_lib.store import read_records
+from irpo_lib.stages.boxes import shards
+from irpo_lib.stages.store import read_records
+from irpo_lib.terminal.errors import UserError
 
 PROMPT = "Question: Ann has 31 cups. Ann buys 5 more. How many cups does Ann have now?\nSolution:"
 REPLY = "31 + 5 = 36.\nFinal answer: 36"
@@ -124,7 +124,16 @@ def test_a_folder_without_weights_is_refused_before_any_work(tmp_path):
 
 @pytest.mark.parametrize("preset", ["llama-2-70b", "qwen-0.5b", "llama-2-7b-lora"])
 def test_a_model_that_cannot_be_had_is_one_sentence_before_any_work(preset, tmp_path):
-    command = [sys.executable, "-m", "irpo_lib.cli", "run", "--preset", preset, "--run-dir", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "irpo_lib.terminal.cli",
+        "run",
+        "--preset",
+        preset,
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
     found = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert found.returncode == 1

@@ -13,12 +13,13 @@ from helpers import random_pairs, with_reference
 
 from irpo_lib.arms import BASELINES, BEYOND, GSM8K_BASELINES, arms_of, evaluate_arm, train_arm, tuning_arms
 from irpo_lib.config import load_config
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import load_model, load_tokenizer, model_hash
+from irpo_lib.models.load import load_model, load_tokenizer, model_hash
+from irpo_lib.pairs import ScoredPair
 from irpo_lib.records import PreferencePair
-from irpo_lib.store import hash_file, read_json, read_log, read_records
-from irpo_lib.training import ScoredPair, train
+from irpo_lib.stages.store import hash_file, read_json, read_log, read_records
+from irpo_lib.terminal.errors import UserError
+from irpo_lib.training import fit
 
 ARMS = {arm.name: arm for arm in (*BASELINES, *GSM8K_BASELINES, *BEYOND)}
 
@@ -167,7 +168,7 @@ def test_the_nll_term_is_normalised_as_asked(small_config, tokenizer, tmp_path, 
         "batch": -sum(logps) / sum(lengths),
         "sum": -sum(logps) / 4,
     }
-    train(model, tokenizer, pairs, config, 1, 0, tmp_path)
+    fit(model, tokenizer, pairs, config, 1, 0, tmp_path)
     assert read_log(tmp_path / "log.csv")[0]["loss"] == pytest.approx(expected[mean], rel=1e-4)
 
 
@@ -189,7 +190,7 @@ SMALL = ["train_problems=32", "samples=3", "test_problems=3", "max_steps=2", "ch
 
 
 def irpo(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "irpo_lib.cli", *arguments]
+    command = [sys.executable, "-m", "irpo_lib.terminal.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -13,17 +13,17 @@ import pytest
 from helpers import RUN_STAGE
 
 import irpo_lib.tasks
-from irpo_lib import work
-from irpo_lib.cli import main
+from irpo_lib import generation
 from irpo_lib.config import DATA, PRESETS, load_config
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import load_model, load_tokenizer, model_hash
+from irpo_lib.models.load import load_model, load_tokenizer, model_hash
 from irpo_lib.records import Problem
-from irpo_lib.store import write_records
+from irpo_lib.stages.store import write_records
 from irpo_lib.tasks import get_task, read_split
 from irpo_lib.tasks.gsm8k import read_gsm8k
 from irpo_lib.tasks.jsonl import read_problems
+from irpo_lib.terminal.cli import main
+from irpo_lib.terminal.errors import UserError
 
 
 def one_sentence(stderr: str) -> str:
@@ -130,7 +130,7 @@ def test_presets_of_ones_own(fails, tmp_path, text, part):
     ],
 )
 def test_the_command_in_a_process_of_its_own(tmp_path, arguments, part):
-    command = [sys.executable, "-m", "irpo_lib.cli", *arguments]
+    command = [sys.executable, "-m", "irpo_lib.terminal.cli", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -384,7 +384,7 @@ def test_samples_are_drawn_from_the_files_that_the_stage_began_with(small_config
     job = (small_config, tmp_path, small_config.model)
     rest = (tmp_path / "problems.parquet", 1, 0.0, "x")
     with pytest.raises(UserError, match=r"not those that this stage began with \(hash \w{16}, should be 0123"):
-        work.sample(*job, "0123", *rest)
+        generation.sample(*job, "0123", *rest)
     assert not list(tmp_path.glob("shard-*"))
-    work.sample(*job, model_hash(small_config.model), *rest)
+    generation.sample(*job, model_hash(small_config.model), *rest)
     assert list(tmp_path.glob("shard-*"))

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from irpo_lib import beyond
 from irpo_lib.arms import evaluate_trained
+from irpo_lib.cluster.layout import Parallel
 from irpo_lib.config import load_config
-from irpo_lib.errors import UserError
+from irpo_lib.engines import beyond
 from irpo_lib.iteration import Experiment
-from irpo_lib.layout import Parallel
-from irpo_lib.models import load_model
+from irpo_lib.models.load import load_model
 from irpo_lib.records import Completion, PreferencePair
-from irpo_lib.store import read_json, read_log, read_records
+from irpo_lib.stages.store import read_json, read_log, read_records
 from irpo_lib.tasks import Task
+from irpo_lib.terminal.errors import UserError
 
 
 @pytest.fixture(scope="module")

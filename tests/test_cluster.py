@@ -13,11 +13,11 @@ import pytest
 from helpers import START, assert_same, ranks_of, run_training, start_training, wait_until
 
 from irpo_lib.cluster import launch, slurm
+from irpo_lib.cluster.layout import Parallel
 from irpo_lib.config import load_config
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.layout import Parallel
-from irpo_lib.store import hash_file
+from irpo_lib.stages.store import hash_file
+from irpo_lib.terminal.errors import UserError
 
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "munged")
 SLURM = Path(__file__).parent / "start-slurm"
@@ -66,7 +66,7 @@ def test_generation_of_the_70b_preset_is_an_array_with_a_node_for_each_engine(bi
     assert "#SBATCH --nodes=1" in lines
     assert "#SBATCH --gpus-per-node=8" in lines
     task = slurm.task_script("sample", big, tmp_path / "job.json")
-    assert f"-m irpo_lib.work {tmp_path / 'job.json'} ${{SLURM_ARRAY_TASK_ID:-$SLURM_PROCID}} 8" in task
+    assert f"-m irpo_lib.cluster.job {tmp_path / 'job.json'} ${{SLURM_ARRAY_TASK_ID:-$SLURM_PROCID}} 8" in task
 
 
 def test_training_of_the_70b_preset_starts_a_launcher_of_8_ranks_on_each_of_8_nodes(big, tmp_path):
@@ -120,7 +120,7 @@ def test_steps_of_a_job_that_is_there(two_nodes, config, scored, alone, tmp_path
     (tmp_path / "out").mkdir()
     done = subprocess.run(["salloc", "-N2", "--ntasks-per-node=1", *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    from irpo_lib.store import read_log
+    from irpo_lib.stages.store import read_log
 
     assert_same(read_log(tmp_path / "out" / "log.csv"), alone[1])
 
@@ -174,7 +174,7 @@ def test_a_job_is_cancelled_when_its_notebook_dies_while_it_is_handed_in(two_nod
 
 
 def test_a_dry_run_shows_every_stage_command_and_script_and_writes_nothing(tmp_path):
-    command = [sys.executable, "-m", "irpo_lib.cli", "run", "--preset", "llama-2-70b", "--dry-run"]
+    command = [sys.executable, "-m", "irpo_lib.terminal.cli", "run", "--preset", "llama-2-70b", "--dry-run"]
     done = subprocess.run([*command, "--run-dir", str(tmp_path / "run")], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
@@ -191,7 +191,7 @@ def test_a_dry_run_shows_every_stage_command_and_script_and_writes_nothing(tmp_p
 
 
 def test_a_dry_run_of_mini_runs_in_one_process(capsys):
-    from irpo_lib.cli import main
+    from irpo_lib.terminal.cli import main
 
     assert main(["run", "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -200,13 +200,13 @@ def test_a_dry_run_of_mini_runs_in_one_process(capsys):
 
 
 def test_one_script_for_the_whole_run(tmp_path, capsys):
-    from irpo_lib.cli import main
+    from irpo_lib.terminal.cli import main
 
     script = tmp_path / "irpo.sbatch"
     assert main(["run", "--preset", "llama-2-70b", "--task", "arc", "--sbatch", str(script)]) == 0
     text = script.read_text()
     assert "#SBATCH --nodes=8" in text
-    assert text.rstrip().endswith("-m irpo_lib.cli run --preset llama-2-70b --task arc")
+    assert text.rstrip().endswith("-m irpo_lib.terminal.cli run --preset llama-2-70b --task arc")
     assert subprocess.run(["bash", "-n", script]).returncode == 0
 
 

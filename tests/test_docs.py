@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from test_report import SMALL
 
-from irpo_lib.cli import _parser, main
 from irpo_lib.config import load_config, parse_overrides
 from irpo_lib.iteration import Experiment
+from irpo_lib.terminal.cli import _parser, main
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -94,9 +94,12 @@ def test_the_file_tree_names_every_module():
 
 
 def test_every_package_is_installed():
-    packages = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in ROOT.glob("irpo_lib/**/__init__.py")}
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["tool"]["setuptools"]
-    assert set(setup["packages"]) == packages
+    elsewhere = {folder: name for name, folder in setup["package-dir"].items()}
+    folders = [
+        str(p.parent.relative_to(ROOT)) for top in ("irpo_lib", *elsewhere) for p in ROOT.glob(f"{top}/**/__init__.py")
+    ]
+    assert set(setup["packages"]) == {elsewhere.get(f, f.replace("/", ".")) for f in folders}
 
 
 def test_the_make_targets_of_the_readme_exist():

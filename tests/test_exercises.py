@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from irpo_exercises import BY_NOTEBOOK, EXERCISES, check
+from irpo_exercises.cells import TAG, cells, write_into
+from irpo_exercises.checker import outcome, same, verdict
 
-from irpo_lib.course.check import check, outcome, same, verdict
-from irpo_lib.course.exercise_cells import TAG, cells, write_into
-from irpo_lib.course.exercises import BY_NOTEBOOK, EXERCISES
-from irpo_lib.errors import UserError
+from irpo_lib.terminal.errors import UserError
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 ALL = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)

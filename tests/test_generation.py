@@ -9,13 +9,13 @@ import pytest
 import torch
 import transformers
 from architectures import write_model
+from irpo_world.corpus import corpus
 from transformers import AutoModelForCausalLM
 
+from irpo_lib.engines.transformers import generate
 from irpo_lib.fast.decoding import Copied, opened
 from irpo_lib.fast.draw import SMALL, draw
-from irpo_lib.generation import generate
-from irpo_lib.models import encode_prompt, load_model
-from irpo_lib.tasks.mini.corpus import corpus
+from irpo_lib.models.load import encode_prompt, load_model
 
 
 @pytest.fixture(scope="module")

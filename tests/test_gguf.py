@@ -12,11 +12,11 @@ from architectures import ARCHITECTURES
 from helpers import irpo_run
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from irpo_lib.errors import UserError
-from irpo_lib.gguf import folder_from_gguf
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import encode_prompt, end_token_id, load_model, load_tokenizer, model_hash, resolve_model
-from irpo_lib.store import hash_file, read_json
+from irpo_lib.models.gguf import folder_from_gguf
+from irpo_lib.models.load import encode_prompt, end_token_id, load_model, load_tokenizer, model_hash, resolve_model
+from irpo_lib.stages.store import hash_file, read_json
+from irpo_lib.terminal.errors import UserError
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
 PROMPT = "Question: Ann has 31 cups. Ann buys 5 more. How many cups does Ann have now?\nSolution:"
@@ -130,7 +130,7 @@ def test_it_is_made_once_and_says_of_what(file):
     folder = Path(resolve_model(str(file)))
     made = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
     again = subprocess.run(
-        [sys.executable, "-c", f"from irpo_lib.models import resolve_model; print(resolve_model({str(file)!r}))"],
+        [sys.executable, "-c", f"from irpo_lib.models.load import resolve_model; print(resolve_model({str(file)!r}))"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert again.stdout.strip() == str(folder)
@@ -149,7 +149,7 @@ def test_another_file_of_the_same_name_is_refused(original, file):
 
 KILLED = """
 import os, signal, sys, transformers
-from irpo_lib.models import resolve_model
+from irpo_lib.models.load import resolve_model
 transformers.PreTrainedTokenizerBase.save_pretrained = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 resolve_model(sys.argv[1])
 """
@@ -233,6 +233,6 @@ def test_a_broken_file_stops_irpo_run_before_any_work(file):
 def test_no_file_and_no_package_are_one_sentence(file, monkeypatch):
     with pytest.raises(UserError, match=r"the model file .*none\.gguf does not exist"):
         load_model(str(file.with_name("none.gguf")), "float32")
-    monkeypatch.setattr("irpo_lib.gguf.find_spec", lambda name: None)
+    monkeypatch.setattr("irpo_lib.models.gguf.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the package gguf: install it with `pip install -e '\.\[gguf\]'`"):
         load_model(str(file), "float32")

@@ -16,9 +16,9 @@ import pytest
 from hub import Hub
 from test_bad_input import one_sentence
 
-from irpo_lib.errors import UserError
-from irpo_lib.models import load_tokenizer
+from irpo_lib.models.load import load_tokenizer
 from irpo_lib.tasks import arc, gsm8k, math
+from irpo_lib.terminal.errors import UserError
 
 MODEL = "someone/tiny-llama"
 COMMITS = {task.SOURCE.hub: task.SOURCE.revision for task in (gsm8k, arc, math)} | {MODEL: "1" * 40}
@@ -37,11 +37,11 @@ MATH = [
 ]
 #: Where there is no network, the hub's client would try again for most of a minute.
 IMPATIENT = "import time; time.sleep = lambda seconds: None\n"
-RUN = "import sys; from irpo_lib.cli import main; sys.exit(main(['run', *sys.argv[1:]]))"
+RUN = "import sys; from irpo_lib.terminal.cli import main; sys.exit(main(['run', *sys.argv[1:]]))"
 #: Reads both splits of a task and makes a prompt, and prints how many problems there are; fails as `irpo run` does.
 READ = """
 import sys
-from irpo_lib.errors import UserError
+from irpo_lib.terminal.errors import UserError
 from irpo_lib.tasks import get_task, read_split
 task = get_task(sys.argv[1])
 try:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from helpers import kill_stage
 
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.results.tables import status_table
-from irpo_lib.store import read_json, run_stage, stage_hash, write_json
+from irpo_lib.stages.store import read_json, run_stage, stage_hash, write_json
+from irpo_lib.terminal.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -151,7 +151,7 @@ def test_a_full_disk_when_a_stage_is_declared_done(small_disk):
 
 def test_the_command_says_one_sentence_on_a_full_disk(small_disk, tmp_path):
     def make_data(out: Path) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "irpo_lib.cli", "make-data", "--out", str(out)]
+        command = [sys.executable, "-m", "irpo_lib.terminal.cli", "make-data", "--out", str(out)]
         return subprocess.run(command, capture_output=True, text=True)
 
     out = small_disk / "data"

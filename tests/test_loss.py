@@ -10,11 +10,12 @@ import pytest
 import torch
 from helpers import random_pairs, with_reference
 
-from irpo_lib import logprobs
-from irpo_lib.logprobs import choose_path, score, sequence_logps, token_logps
+from irpo_lib.fast import predict
+from irpo_lib.fast.predict import choose_path
+from irpo_lib.logprobs import score, sequence_logps, token_logps
 from irpo_lib.loss import irpo_loss
-from irpo_lib.models import load_model
-from irpo_lib.parallel import Ranks
+from irpo_lib.models.load import load_model
+from irpo_lib.models.parallel import Ranks
 from irpo_lib.training import Loop
 
 WEIGHTS = {"DPO+NLL": (1.0, 1.0), "DPO": (0.0, 1.0), "SFT": (1.0, 0.0), "others": (0.3, 2.0)}
@@ -78,7 +79,7 @@ def one_step(model, pairs, config, micro_batch_size=8) -> tuple[float, torch.Ten
     """Loss and gradient of one global batch of eight pairs, as the training makes them."""
     config = replace(config, batch_size=8, micro_batch_size=micro_batch_size)
     loop = Loop(copy.deepcopy(model), config, Ranks(config.parallel))
-    if model.get_output_embeddings() in logprobs._in_chunks:
+    if model.get_output_embeddings() in predict._in_chunks:
         choose_path(loop.model, model.config._attn_implementation)
     sums = loop.backward(pairs)
     return sums["loss"] / 8, gradients(loop.model)

@@ -10,20 +10,20 @@ import sys
 from collections import Counter
 
 import pytest
+from irpo_world import splits
+from irpo_world.corpus import corpus, is_reserved
+from irpo_world.seed_model import SEED
+from irpo_world.tokenizer import build_tokenizer
+from irpo_world.writer import Writer
 
 from irpo_lib.config import DATA
-from irpo_lib.models import encode_prompt, encode_reply
+from irpo_lib.generation import to_text
+from irpo_lib.models.load import encode_prompt, encode_reply
 from irpo_lib.records import Problem
 from irpo_lib.rewards import grade
 from irpo_lib.tasks import MATH_SHOTS, get_task, read_split
 from irpo_lib.tasks.answers import LETTERS
 from irpo_lib.tasks.jsonl import read_problems
-from irpo_lib.tasks.mini import splits
-from irpo_lib.tasks.mini.corpus import corpus, is_reserved
-from irpo_lib.tasks.mini.seed_model import SEED
-from irpo_lib.tasks.mini.tokenizer import build_tokenizer
-from irpo_lib.tasks.mini.writer import Writer
-from irpo_lib.work import to_text
 
 TASKS, SPLITS = ("gsm8k-mini", "arc-mini", "math-mini"), ("train", "dev", "test")
 DOCUMENTS = 20_000
@@ -125,7 +125,7 @@ def test_options_in_another_order_make_no_new_problem(problems):
 
 
 def test_the_files_are_what_the_command_draws(tmp_path):
-    command = [sys.executable, "-m", "irpo_lib.cli", "make-data", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "irpo_lib.terminal.cli", "make-data", "--out", str(tmp_path)]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "1"}, stdout=subprocess.DEVNULL)
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert [str(p) for p in made] == sorted(f"{t}/{s}.jsonl" for t in TASKS for s in SPLITS)
@@ -244,7 +244,7 @@ def test_paraphrases_follow_zipfs_law_and_a_few_words_are_odd():
 
 
 def writer_odd() -> float:
-    from irpo_lib.tasks.mini.writer import ODD, ODD_WORDS
+    from irpo_world.writer import ODD, ODD_WORDS
 
     assert len(set(ODD_WORDS)) == len(ODD_WORDS) >= 250
     said = {s for subject in splits.TASKS["arc-mini"].SUBJECTS for s in (*subject.states, *subject.others)}
@@ -338,7 +338,7 @@ def test_one_bos_and_one_eos(full_tokenizer, problems):
 
 
 def test_the_model_was_trained_on_the_same_ids_as_it_is_asked_with(full_tokenizer, world):
-    from irpo_lib.tasks.mini.seed_model import encode
+    from irpo_world.seed_model import encode
 
     for document in world["documents"][:100]:
         ids, n_prompt = encode(document, full_tokenizer)
@@ -372,7 +372,7 @@ def test_mini_llama_is_small_and_of_a_shape_that_other_engines_run():
 
 @needs_mini_llama
 def test_mini_llamas_tokenizer_knows_every_problem(full_tokenizer, problems):
-    from irpo_lib.models import load_tokenizer
+    from irpo_lib.models.load import load_tokenizer
 
     tokenizer = load_tokenizer("mini-llama")
     config = json.loads((MINI_LLAMA / "config.json").read_text(encoding="utf8"))
@@ -390,7 +390,7 @@ def test_mini_llamas_tokenizer_knows_every_problem(full_tokenizer, problems):
 
 
 def test_a_seed_model_repeats_itself_and_another_seeds_has_the_same_tokenizer(tmp_path, one_thread):
-    from irpo_lib.tasks.mini.seed_model import make_seed_model
+    from irpo_world.seed_model import make_seed_model
 
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         make_seed_model(tmp_path / name, seed, steps=2)
@@ -405,9 +405,8 @@ def test_a_seed_model_repeats_itself_and_another_seeds_has_the_same_tokenizer(tm
 def test_the_attention_of_pre_training_is_transformers_own():
     """In float32, on documents of different lengths, padded on the right: the same loss and gradients."""
     import torch
+    from irpo_world import seed_model
     from transformers import LlamaConfig, LlamaForCausalLM
-
-    from irpo_lib.tasks.mini import seed_model
 
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -12,7 +12,7 @@ from helpers import wait_until
 
 from irpo_lib.course import program
 from irpo_lib.course.program import BEYOND
-from irpo_lib.errors import UserError
+from irpo_lib.terminal.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -23,7 +23,7 @@ SMALL = {
 }  # fmt: skip
 
 
-IRPO = [sys.executable, "-m", "irpo_lib.cli"]
+IRPO = [sys.executable, "-m", "irpo_lib.terminal.cli"]
 OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1"}
 
 

@@ -16,12 +16,12 @@ from helpers import assert_same, ranks_of, run_training, start_training, wait_un
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from irpo_lib import work
+from irpo_lib.cluster import job as jobs
 from irpo_lib.cluster import launch
-from irpo_lib.errors import UserError
-from irpo_lib.layout import Parallel
-from irpo_lib.models import load_tokenizer
-from irpo_lib.store import read_json, read_log
+from irpo_lib.cluster.layout import Parallel
+from irpo_lib.models.load import load_tokenizer
+from irpo_lib.stages.store import read_json, read_log
+from irpo_lib.terminal.errors import UserError
 
 LAYOUTS = {
     "ddp 2": Parallel(ddp=2),
@@ -178,9 +178,9 @@ def test_a_wrong_number_of_processes_is_refused(config, scored, tmp_path):
     config = replace(config, parallel=Parallel(fsdp=4))
     job = tmp_path / "job.json"
     arguments = {"folder": tmp_path, "pairs": scored[0], "model": config.model}
-    work.write_job(job, "reference", config, arguments)
-    two = [*launch.torchrun(2), "--standalone", "-m", "irpo_lib.work", str(job)]
-    for command, started in ((two, 2), ([sys.executable, "-m", "irpo_lib.work", str(job)], 1)):
+    jobs.write_job(job, "reference", config, arguments)
+    two = [*launch.torchrun(2), "--standalone", "-m", "irpo_lib.cluster.job", str(job)]
+    for command, started in ((two, 2), ([sys.executable, "-m", "irpo_lib.cluster.job", str(job)], 1)):
         said = subprocess.run(command, capture_output=True, text=True).stderr
         assert f"needs 4 processes, but {started} were started" in said
 
@@ -191,12 +191,12 @@ def test_two_agents_find_each_other(config, scored, alone, tmp_path):
     job = tmp_path / "job.json"
     arguments = {"folder": tmp_path, "pairs": scored[0], "reference": scored[1], "model": config.model, "iteration": 1,
                  "steps": config.max_steps}  # fmt: skip
-    work.write_job(job, "train", config, arguments)
+    jobs.write_job(job, "train", config, arguments)
     agents = []
     for node in range(2):
         rendezvous = ["--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=1", "--rdzv-endpoint=127.0.0.1:29417",
                       f"--rdzv-conf=is_host={'true' if node == 0 else 'false'}"]  # fmt: skip
-        command = [*launch.torchrun(1), *rendezvous, "-m", "irpo_lib.work", str(job)]
+        command = [*launch.torchrun(1), *rendezvous, "-m", "irpo_lib.cluster.job", str(job)]
         agents.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
     assert [a.wait(timeout=120) for a in agents] == [0, 0]
     assert_same(read_log(tmp_path / "log.csv"), alone[1])

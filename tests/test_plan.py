@@ -12,15 +12,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from irpo_lib.cli import main
 from irpo_lib.cluster.architecture import KNOWN, Architecture, architecture
 from irpo_lib.cluster.hours import hours
 from irpo_lib.cluster.launch import torchrun
+from irpo_lib.cluster.layout import Parallel
 from irpo_lib.cluster.plan import GIB, GPUS, needed, plan, plan_table, training_sizes
 from irpo_lib.config import DATA, load_config
-from irpo_lib.errors import UserError
-from irpo_lib.layout import Parallel
-from irpo_lib.models import load_model
+from irpo_lib.models.load import load_model
+from irpo_lib.terminal.cli import main
+from irpo_lib.terminal.errors import UserError
 
 SHAPES = {
     "Qwen/Qwen2.5-0.5B-Instruct": Qwen2Config(
@@ -50,7 +50,7 @@ def test_parameters_of_a_folder(tiny_model):
 
 
 def test_lora_parameters_are_those_that_peft_adds(tiny_model):
-    from irpo_lib.weights import add_adapters
+    from irpo_lib.models.weights import add_adapters
 
     config = load_config("mini", model=tiny_model, lora_rank=3)
     model = add_adapters(load_model(tiny_model, "float32"), config)

@@ -14,11 +14,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from irpo_lib.fast import chunked_logps
 from irpo_lib.fast.batches import plan_trees, tree_batch
 from irpo_lib.fast.chunked_logps import ChunkedLogps
+from irpo_lib.fast.predict import choose_path
 from irpo_lib.fast.prefix_tree import build_tree
 from irpo_lib.fast.tree_attention import block_mask, tree_attention, tree_mask
-from irpo_lib.logprobs import choose_path, sequence_logps
-from irpo_lib.models import load_model
-from irpo_lib.weights import load_for_training
+from irpo_lib.logprobs import sequence_logps
+from irpo_lib.models.load import load_model
+from irpo_lib.models.weights import load_for_training
 
 CPU = torch.device("cpu")
 
@@ -178,9 +179,9 @@ def test_a_model_with_another_attention_keeps_the_plain_path_and_says_why(
 @pytest.mark.parametrize("settings", [{"gradient_checkpointing": True}, {"lora_rank": 2}, {"dtype": "bfloat16"}])
 def test_a_step_is_the_same_by_either_path(settings, tiny_model, small_config):
     """With activations that are computed again, adapters, and in lower precision (there as near as its rounding)."""
-    from irpo_lib.parallel import Ranks
+    from irpo_lib.models.parallel import Ranks
+    from irpo_lib.models.weights import add_adapters
     from irpo_lib.training import Loop, prepared
-    from irpo_lib.weights import add_adapters
 
     found = []
     for attention in ("sdpa", "prefix_tree"):

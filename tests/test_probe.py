@@ -12,10 +12,10 @@ from helpers import kill_stage
 from irpo_lib import probe
 from irpo_lib.config import load_config
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import load_model
+from irpo_lib.models.load import load_model
 from irpo_lib.probe import ProbeItem, choose_probe, look, summarise, with_parts
 from irpo_lib.records import PreferencePair
-from irpo_lib.store import hash_file, read_log
+from irpo_lib.stages.store import hash_file, read_log
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,16 +9,16 @@ from architectures import BEGIN, write_model
 from conftest import REAL_DATA
 
 from irpo_lib.config import load_config
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import end_token_id, load_tokenizer
+from irpo_lib.models.load import end_token_id, load_tokenizer
 from irpo_lib.pairs import build_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import reward
-from irpo_lib.store import read_records
+from irpo_lib.stages.store import read_records
 from irpo_lib.tasks import get_task
 from irpo_lib.tasks.answers import letter
 from irpo_lib.tasks.gsm8k import read_gsm8k
+from irpo_lib.terminal.errors import UserError
 
 pytestmark = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"{REAL_DATA} is absent")
 #: It has GSM8K's answer format.

@@ -8,13 +8,14 @@ import torch
 from helpers import greedy_of_transformers
 
 from irpo_lib.config import load_config
-from irpo_lib.generation import generate
+from irpo_lib.engines.transformers import generate
+from irpo_lib.fast.predict import choose_path
 from irpo_lib.iteration import Experiment
-from irpo_lib.logprobs import choose_path, score, sequence_logps
-from irpo_lib.models import encode_prompt, encode_reply, end_token_id, load_model, load_tokenizer
+from irpo_lib.logprobs import score, sequence_logps
+from irpo_lib.models.load import encode_prompt, encode_reply, end_token_id, load_model, load_tokenizer
 from irpo_lib.records import Completion, PreferencePair
-from irpo_lib.stages import shards
-from irpo_lib.store import read_json, read_records
+from irpo_lib.stages.boxes import shards
+from irpo_lib.stages.store import read_json, read_records
 from irpo_lib.tasks import gsm8k
 
 #: Each with the working of its solution and its number.

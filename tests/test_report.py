@@ -19,19 +19,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from irpo_lib.arms import BASELINES, evaluate_arm
-from irpo_lib.cli import main
 from irpo_lib.config import Config, load_config, parse_overrides
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.logprobs import response_key, sequence_logps
-from irpo_lib.models import load_model, load_tokenizer
+from irpo_lib.logprobs import sequence_logps
+from irpo_lib.models.load import load_model, load_tokenizer
+from irpo_lib.pairs import response_key
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.report import folder as report_folder
 from irpo_lib.report import sample_table
 from irpo_lib.report.page import json_in_html, write_report
 from irpo_lib.report.ratios import token_texts
-from irpo_lib.store import read_json, read_records, write_records
+from irpo_lib.stages.store import read_json, read_records, write_records
 from irpo_lib.tasks import get_task, read_split
+from irpo_lib.terminal.cli import main
+from irpo_lib.terminal.errors import UserError
 
 SMALL = {
     "train_problems": 24, "test_problems": 20, "majority_problems": 4, "majority_samples": 4, "samples": 6,

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from conftest import REAL_DATA
 
-from irpo_lib.errors import UserError
 from irpo_lib.probe import with_parts
 from irpo_lib.results.claims import Claim, judge, judge_all
 from irpo_lib.results.effects import effect
@@ -21,6 +20,7 @@ from irpo_lib.results.figures import LOG_PROB_FIGURES, log_prob_lines, write_fig
 from irpo_lib.results.paper_claims import CLAIMS
 from irpo_lib.results.runs import Run, find_runs
 from irpo_lib.results.tables import claims_markdown, claims_table, table_rows, tuning_rows
+from irpo_lib.terminal.errors import UserError
 
 PROBLEMS = 400
 

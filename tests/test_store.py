@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from irpo_lib.config import PRESETS, Config, load_config, parse_overrides
-from irpo_lib.errors import UserError
 from irpo_lib.records import Completion, PreferencePair, Problem
-from irpo_lib.store import (
+from irpo_lib.stages.store import (
     hash_file,
     hash_folder,
     read_json,
@@ -26,6 +25,7 @@ from irpo_lib.store import (
 )
 from irpo_lib.tasks import TASKS
 from irpo_lib.tasks.jsonl import read_problems, write_problems
+from irpo_lib.terminal.errors import UserError
 
 SETTINGS, INPUTS = {"beta": 0.1, "temperatures": (0.8, 1.3)}, {"model": "abc"}
 

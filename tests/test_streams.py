@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from irpo_lib import parquet, stages
 from irpo_lib.config import load_config
-from irpo_lib.errors import UserError
-from irpo_lib.logprobs import DistinctResponses, response_key
-from irpo_lib.pairs import build_pairs, gold_pairs
+from irpo_lib.logprobs import DistinctResponses
+from irpo_lib.pairs import build_pairs, gold_pairs, response_key, scored_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import reward
-from irpo_lib.store import read_json, read_records, run_stage, write_json, write_records
+from irpo_lib.stages import boxes, parquet
+from irpo_lib.stages.store import read_json, read_records, run_stage, write_json, write_records
 from irpo_lib.tasks import get_task
-from irpo_lib.work import scored_pairs
+from irpo_lib.terminal.errors import UserError
 
 ANSWERS = ("Final answer: 7", "Final answer: 8", "no idea")
 
@@ -72,7 +71,7 @@ def test_rewards_shard_by_shard_are_those_of_all_at_once(tmp_path):
         completions = random_completions(rng, problems=rng.randint(1, 9))
         generated = in_a_stage(tmp_path / f"generate-{trial}", **cut_up(rng, completions))
         config, problems = load_config("mini"), problems_of(completions)
-        folder = stages.reward_stage(tmp_path / f"reward-{trial}", config, generated, problems)
+        folder = boxes.reward_stage(tmp_path / f"reward-{trial}", config, generated, problems)
         expected = graded(completions)
         assert read_records(folder / "completions.parquet", Completion) == expected
         assert read_json(folder / "stage.json")["counts"] == {
@@ -90,7 +89,7 @@ def test_pairs_problem_by_problem_are_those_of_all_at_once(tmp_path):
         gold = {f"p{i}": [77] * rng.randint(1, 9) for i in range(12) if rng.random() < 0.5}
         config = load_config("mini", pairs_per_problem=rng.randint(1, 10), max_length=rng.randint(5, 15), seed=trial,
                              max_pairs=rng.choice([7, 1000]), gold_in_winners=rng.random() < 0.5)  # fmt: skip
-        folder = stages.pair_stage(tmp_path / f"pairs-{trial}", config, folders, lambda gold=gold: gold)
+        folder = boxes.pair_stage(tmp_path / f"pairs-{trial}", config, folders, lambda gold=gold: gold)
         settings = (gold if config.gold_in_winners else {}, config.pairs_per_problem, config.max_length,
                     config.max_pairs, config.seed)  # fmt: skip
         whole = [build_pairs(source, *settings) for source in sources]
@@ -101,7 +100,7 @@ def test_pairs_problem_by_problem_are_those_of_all_at_once(tmp_path):
             counts["replayed"] = len(expected) - counts["pairs"]
         assert read_json(folder / "stage.json")["counts"] == counts
         over_cap += counts["over_cap"]
-        folder = stages.gold_pair_stage(tmp_path / f"gold-{trial}", config, folders[0], lambda gold=gold: gold)
+        folder = boxes.gold_pair_stage(tmp_path / f"gold-{trial}", config, folders[0], lambda gold=gold: gold)
         expected = gold_pairs(sources[0], gold, config.max_length)
         assert read_records(folder / "pairs.parquet", PreferencePair) == expected
     assert over_cap, "the cap was reached in some"

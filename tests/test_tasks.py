@@ -11,16 +11,16 @@ import pyarrow.parquet
 import pytest
 from conftest import REAL_DATA
 
-from irpo_lib.cli import main
 from irpo_lib.config import load_config, parse_overrides
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import grade
-from irpo_lib.stages import shards
-from irpo_lib.store import read_json, read_records
+from irpo_lib.stages.boxes import shards
+from irpo_lib.stages.store import read_json, read_records
 from irpo_lib.tasks import Task, arc, get_task, gsm8k, math, read_split
 from irpo_lib.tasks.sources import tell_count
+from irpo_lib.terminal.cli import main
+from irpo_lib.terminal.errors import UserError
 
 GSM8K = [{"question": f"What is {n}+1?", "answer": f"It is <<{n}+1={n + 1}>>{n + 1}.\n#### {n + 1:,}"}
          for n in (4, 1079)]  # fmt: skip

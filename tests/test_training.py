@@ -11,18 +11,20 @@ import pytest
 import torch
 from helpers import kill_stage, random_pairs, with_reference
 
-from irpo_lib import stages, training
-from irpo_lib.checkpoints import newest_complete_checkpoint
+from irpo_lib import training
+from irpo_lib.cluster.launch import run_work
 from irpo_lib.engines import trl
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import load_model, load_tokenizer
+from irpo_lib.models.checkpoints import newest_complete_checkpoint
+from irpo_lib.models.load import load_model, load_tokenizer
+from irpo_lib.pairs import scored_pairs
 from irpo_lib.records import Completion, Problem
 from irpo_lib.results.tables import status_table
 from irpo_lib.rewards import reward
-from irpo_lib.store import read_json, read_log, read_records
+from irpo_lib.stages import boxes
+from irpo_lib.stages.store import read_json, read_log, read_records
+from irpo_lib.terminal.errors import UserError
 from irpo_lib.training import check_step_zero, training_order
-from irpo_lib.work import scored_pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,7 +44,7 @@ def pairs(tiny_model):
 def train(engine: str, config, pairs, folder: Path, **options) -> list[dict[str, float]]:
     """Trains the tiny model and returns the log."""
     model, tokenizer = load_model(config.model, config.dtype), load_tokenizer(config.model)
-    counts = ENGINES[engine].train(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options)
+    counts = ENGINES[engine].fit(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options)
     assert counts["pairs"] == len(pairs)
     assert counts["steps"] == config.max_steps
     return read_log(folder / "log.csv")
@@ -258,7 +260,6 @@ def make_selection(tmp_path_factory):
             )  # fmt: skip
             found["it"] = OneAnswer(config, tmp_path_factory.mktemp("selection"))
             found["it"].trained_on = []
-            run_work = stages.run_work
 
             def noted(work, config, folder, **arguments):
                 if work == "train":
@@ -267,9 +268,8 @@ def make_selection(tmp_path_factory):
                     found["it"].trained_on.append({p.pair.problem_id for p in seen})
                 return run_work(work, config, folder, **arguments)
 
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(stages, "run_work", noted)
-                found["it"].train(1)
+            found["it"].launch = noted
+            found["it"].train(1)
         return found["it"]
 
     return make
@@ -281,7 +281,7 @@ def test_the_chosen_step_has_the_best_held_out_accuracy(small_config, make_selec
     problems = {p.id: p for p in experiment.train_problems()}
     accuracies = {}
     for step in (10, 20, 30, 40, 50, 60):
-        answers = read_records(stages.shards(folder / f"greedy-{step}"), Completion)
+        answers = read_records(boxes.shards(folder / f"greedy-{step}"), Completion)
         assert [a.problem_id for a in answers] == ["p8", "p9", "p10", "p11"]
         rewards = [reward(a, problems[a.problem_id], experiment.task).reward for a in answers]
         accuracies[step] = sum(rewards) / len(rewards)

@@ -14,15 +14,15 @@ from transformers import AutoModelForCausalLM
 
 from irpo_lib import training
 from irpo_lib.config import load_config
-from irpo_lib.device import fast_dtype
 from irpo_lib.engines import trl
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
 from irpo_lib.logprobs import score
-from irpo_lib.models import load_model, load_tokenizer, resolve_model
-from irpo_lib.store import read_json, read_log, read_records
-from irpo_lib.training import ScoredPair
-from irpo_lib.weights import add_adapters, computing, load_for_training
+from irpo_lib.models.device import fast_dtype
+from irpo_lib.models.load import load_model, load_tokenizer, resolve_model
+from irpo_lib.models.weights import add_adapters, computing, load_for_training
+from irpo_lib.pairs import ScoredPair
+from irpo_lib.stages.store import read_json, read_log, read_records
+from irpo_lib.terminal.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LORA = {"lora_rank": 4, "lora_alpha": 16}
@@ -40,7 +40,7 @@ def scored(config, pairs):
 def train(config, folder, engine=training, **options):
     pairs = scored(config, random_pairs(24))
     model, tokenizer = load_for_training(config.model, config), load_tokenizer(config.model)
-    engine.train(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options)
+    engine.fit(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options)
     return read_log(folder / "log.csv")
 
 

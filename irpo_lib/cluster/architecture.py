@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from irpo_lib.errors import UserError
-from irpo_lib.models import resolve_model
+from irpo_lib.models.load import resolve_model
+from irpo_lib.terminal.errors import UserError
 
 
 @dataclass(frozen=True)

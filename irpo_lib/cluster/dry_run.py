@@ -10,7 +10,6 @@ from irpo_lib.arms import BEYOND, Arm, arms_of
 from irpo_lib.cluster import launch
 from irpo_lib.config import Config
 from irpo_lib.tasks import get_task
-from irpo_lib.work import WORK
 
 #: (folder of the stage, what it does, the works it starts)
 Step = tuple[str, str, tuple[str, ...]]
@@ -80,7 +79,6 @@ def _job(run_dir: Path, folder: str) -> Path:
 
 
 def _command(work: str, config: Config, job: Path) -> str:
-    assert work in WORK
     if launch.in_this_process(work, config):
         return f"{work}: in the notebook's own process"
     return shlex.join(launch.command(work, config, job))

@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from irpo_lib.cluster import job as jobs
 from irpo_lib.cluster import slurm
 from irpo_lib.cluster.children import die_with_parent
 from irpo_lib.config import Config
-from irpo_lib.errors import UserError
-from irpo_lib.progress import LEFT, shows_progress
-from irpo_lib.work import WORK, write_job
+from irpo_lib.terminal.errors import UserError
+from irpo_lib.terminal.progress import LEFT, shows_progress
 
 #: Lines of a failed command that its error repeats.
 LAST_LINES = 12
@@ -34,10 +34,10 @@ def run_work(work: str, config: Config, folder: Path, **arguments: Any) -> None:
         UserError: it failed, with its last lines.
     """
     if in_this_process(work, config):
-        WORK[work](config, folder=folder, **arguments)
+        jobs.work(work)(config, folder=folder, **arguments)
         return
     job = folder / "job.json"
-    write_job(job, work, config, {"folder": folder, **arguments})
+    jobs.write_job(job, work, config, {"folder": folder, **arguments})
     try:
         for path, text in files(work, config, job).items():
             path.write_text(text, encoding="utf8")
@@ -59,8 +59,8 @@ def command(work: str, config: Config, job: Path) -> list[str]:
     if config.launcher == "slurm":
         return slurm.command(work, config, job)
     if work == "sample":
-        return [sys.executable, "-m", "irpo_lib.work", str(job)]
-    return [*torchrun(config.parallel.processes), "--standalone", "-m", "irpo_lib.work", str(job)]
+        return [sys.executable, "-m", "irpo_lib.cluster.job", str(job)]
+    return [*torchrun(config.parallel.processes), "--standalone", "-m", "irpo_lib.cluster.job", str(job)]
 
 
 def files(work: str, config: Config, job: Path) -> dict[Path, str]:

@@ -51,14 +51,14 @@ def task_script(work: str, config: Config, job: Path) -> str:
     where = shlex.quote(str(job))
     if work == "sample":
         part = "${SLURM_ARRAY_TASK_ID:-$SLURM_PROCID}"
-        lines = [f"exec {python} -m irpo_lib.work {where} {part} {config.nodes}"]
+        lines = [f"exec {python} -m irpo_lib.cluster.job {where} {part} {config.nodes}"]
     else:
         lines = [
             RENDEZVOUS,
             f"exec {python} -m torch.distributed.run --nnodes={config.nodes} "
             f"--nproc-per-node={config.parallel.processes // config.nodes} --rdzv-backend=c10d "
             f'--rdzv-id="$SLURM_JOB_ID-$SLURM_STEP_ID" --rdzv-endpoint="$address:$port" '
-            f'--rdzv-conf="is_host=$is_host" -m irpo_lib.work {where}',
+            f'--rdzv-conf="is_host=$is_host" -m irpo_lib.cluster.job {where}',
         ]
     return "\n".join(["#!/bin/bash", "set -e", *config.setup, *lines, ""])
 
@@ -80,7 +80,7 @@ def whole_script(config: Config, arguments: list[str]) -> str:
     """One job for a whole run: `irpo run …` on its first node, whose stages are steps over all of them."""
     options = ["--job-name=irpo", "--output=irpo-%j.log", "--open-mode=append", "--requeue", f"--nodes={config.nodes}",
                "--ntasks-per-node=1", *config.slurm_options]  # fmt: skip
-    run = shlex.join([sys.executable, "-m", "irpo_lib.cli", *arguments])
+    run = shlex.join([sys.executable, "-m", "irpo_lib.terminal.cli", *arguments])
     lines = [*(f"#SBATCH {option}" for option in options), "set -e", *config.setup, f"exec {run}"]
     return "\n".join(["#!/bin/bash", *lines, ""])
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.errors import UserError
-from irpo_lib.progress import LEFT
-from irpo_lib.store import hash_json, read_json, write_json
+from irpo_lib.stages.store import hash_json, read_json, write_json
+from irpo_lib.terminal.errors import UserError
+from irpo_lib.terminal.progress import LEFT
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 #: Not of the paper: run only when asked for.

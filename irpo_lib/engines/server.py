@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from irpo_lib.engines.vllm import SEEDS, as_sample
-from irpo_lib.errors import UserError
-from irpo_lib.generation import Sample
-from irpo_lib.models import resolve_model
+from irpo_lib.models.load import resolve_model
+from irpo_lib.records import Sample
+from irpo_lib.terminal.errors import UserError
 
 #: Requests under way at once.
 AT_ONCE = 64

@@ -14,14 +14,15 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from irpo_lib.checkpoints import newest_complete_checkpoint, write_model
 from irpo_lib.config import Config
-from irpo_lib.parallel import Ranks
+from irpo_lib.models.checkpoints import newest_complete_checkpoint, write_model
+from irpo_lib.models.parallel import Ranks
+from irpo_lib.models.weights import add_adapters
+from irpo_lib.pairs import ScoredPair
 from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
-from irpo_lib.progress import Progress
-from irpo_lib.store import COMPLETE, full_disk_named, remove, write_json
-from irpo_lib.training import MAX_GRADIENT, ScoredPair, check_step_zero, training_order, write_log
-from irpo_lib.weights import add_adapters
+from irpo_lib.stages.store import COMPLETE, full_disk_named, remove, write_json
+from irpo_lib.terminal.progress import Progress
+from irpo_lib.training import MAX_GRADIENT, check_step_zero, training_order, write_log
 
 #: Transformers' names of the schedules.
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -73,7 +74,7 @@ class Follow(TrainerCallback):
         self.progress.close()
 
 
-def train(
+def fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[ScoredPair],
@@ -86,7 +87,7 @@ def train(
     ranks: Ranks | None = None,
     losses: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """As `training.train`, with TRL's trainer and TRL's loss, in one process; `losses` as in `dpo_trainer`."""
+    """As `training.fit`, with TRL's trainer and TRL's loss, in one process; `losses` as in `dpo_trainer`."""
     ranks = ranks or Ranks(config.parallel)
     order = training_order(len(pairs), steps * config.batch_size, seed)
     dataset = [pairs[i] for i in order]

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from irpo_lib.errors import UserError
-from irpo_lib.generation import Sample
-from irpo_lib.models import resolve_model
+from irpo_lib.models.load import resolve_model
+from irpo_lib.records import Sample
+from irpo_lib.terminal.errors import UserError
 
 #: How vLLM should behave; what a user has set stays.
 SETTINGS = {

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from irpo_lib.errors import UserError
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.report.folder import RunFolder
 from irpo_lib.report.ratios import TokenRatios, token_ratios
 from irpo_lib.tasks.answers import LETTERS
+from irpo_lib.terminal.errors import UserError
 
 #: (prompt ids, response ids), so that they can be looked up.
 Key = tuple[tuple[int, ...], tuple[int, ...]]
@@ -117,7 +117,7 @@ def _response(found: TokenRatios | None, text: str) -> dict[str, Any]:
 
 def _prompt_text(run: RunFolder, problem_id: str, material: dict[int, Material], seed_model: str | None) -> str:
     """The prompt, decoded, in place of a question that is not known."""
-    from irpo_lib.models import load_tokenizer
+    from irpo_lib.models.load import load_tokenizer
 
     ids = next((c.prompt_ids for m in material.values() for c in m.samples if c.problem_id == problem_id), [])
     folders = [run.of(f"M{t}", "train") / "model" for t in run.loop("train")]

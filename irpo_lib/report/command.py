@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from irpo_lib.config import PRESETS, Config, load_config, read_yaml
-from irpo_lib.errors import UserError
 from irpo_lib.report.folder import RunFolder
 from irpo_lib.tasks import get_task, read_split
+from irpo_lib.terminal.errors import UserError
 
 
 def reproduce_command(run: RunFolder, model: str | None) -> str:

@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from irpo_lib import parquet
 from irpo_lib.config import load_config
-from irpo_lib.errors import UserError
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.results.runs import Run
-from irpo_lib.store import MANIFEST, hash_json, read_json
+from irpo_lib.stages import parquet
+from irpo_lib.stages.store import MANIFEST, hash_json, read_json
 from irpo_lib.tasks import get_task, read_split
+from irpo_lib.terminal.errors import UserError
 
 #: Tokens of samples in a report; fewer problems are shown where theirs are longer, so that the file stays small.
 MOST_TOKENS = 300_000
@@ -95,7 +95,7 @@ def open_run(folder: Path) -> RunFolder:
 
 def find_seed_model(run: RunFolder) -> str | None:
     """M0: the model of the recorded overrides or preset, or of any preset, with the hash that the run has for it."""
-    from irpo_lib.models import model_hash
+    from irpo_lib.models.load import model_hash
 
     first = run.loop("train").get(1) or run.loop("generate").get(1) or run.loop("evaluate").get(0)
     wanted = first.inputs.get("model") if first else None

@@ -12,13 +12,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from irpo_lib.errors import UserError
 from irpo_lib.report.browser import browser_data
 from irpo_lib.report.command import reproduce_command
 from irpo_lib.report.figures import accuracy_images, composition_bar, composition_legend, log_prob_images
 from irpo_lib.report.folder import RunFolder, find_seed_model, open_run
 from irpo_lib.results.runs import Stage
 from irpo_lib.results.tables import table_rows, write_text
+from irpo_lib.terminal.errors import UserError
 
 HERE = Path(__file__).parent
 #: A number, an interval, or the dash in place of one.

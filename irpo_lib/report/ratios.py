@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irpo_lib.errors import UserError
+from irpo_lib.terminal.errors import UserError
 
 if TYPE_CHECKING:
     from irpo_lib.fast.batches import Tokens
@@ -39,7 +39,7 @@ def token_ratios(
     for folder in (before, after):
         if isinstance(folder, Path) and not folder.is_dir():
             raise UserError(f"the model's folder {folder} is missing")
-    from irpo_lib.models import load_tokenizer
+    from irpo_lib.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(str(after))
     old, new = (_logps(name, dtype, sequences) for name in (str(before), str(after)))
@@ -75,10 +75,11 @@ def _logps(name: str, dtype: str, sequences: "Sequence[Tokens]") -> list[list[fl
     """The log-prob of each token of each response under a model, which is let go before the next is loaded."""
     import torch
 
+    from irpo_lib.fast.predict import choose_path
     from irpo_lib.fast.tree_attention import NAME as PREFIX_TREE
-    from irpo_lib.logprobs import choose_path, score_tokens
-    from irpo_lib.models import load_model
-    from irpo_lib.progress import Progress
+    from irpo_lib.logprobs import score_tokens
+    from irpo_lib.models.load import load_model
+    from irpo_lib.terminal.progress import Progress
 
     found: dict[int, list[float]] = {}
     try:

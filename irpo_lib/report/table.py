@@ -5,8 +5,8 @@ from html import escape
 from itertools import zip_longest
 from typing import Any
 
-from irpo_lib.errors import UserError
 from irpo_lib.records import Completion, Problem
+from irpo_lib.terminal.errors import UserError
 
 CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;width:50%;border:1px solid #ccc;padding:6px 8px"
 #: MathJax would take what stands between two dollar signs for a formula.

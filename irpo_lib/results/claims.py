@@ -7,9 +7,9 @@ zero, *does not hold* where one lies below, and is *undecided* otherwise, or whe
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from irpo_lib.errors import UserError
 from irpo_lib.results.effects import Effect
 from irpo_lib.results.runs import IRPO, Run, by_task
+from irpo_lib.terminal.errors import UserError
 
 #: Differences between trained models are judged on no fewer training runs.
 SEEDS = 3

@@ -15,10 +15,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from irpo_lib.config import short_name
-from irpo_lib.errors import UserError
 from irpo_lib.results.runs import IRPO, Run, by_task
 from irpo_lib.results.tables import write_table
-from irpo_lib.store import replace_file
+from irpo_lib.stages.store import replace_file
+from irpo_lib.terminal.errors import UserError
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#7B4EA3"
 LOOK = {"DPO+NLL": (BLUE, "o"), "DPO": (ORANGE, "s"), "SFT": (GREEN, "^")}

@@ -17,11 +17,11 @@ from typing import Any
 
 from irpo_lib.arms import arms_of, evaluate_arm, evaluate_on_dev, train_arm, tuning_arms
 from irpo_lib.config import Config, load_config
-from irpo_lib.errors import UserError
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import model_hash
-from irpo_lib.progress import Progress, quiet
-from irpo_lib.store import library_versions, read_json, write_json
+from irpo_lib.models.load import model_hash
+from irpo_lib.stages.store import library_versions, read_json, write_json
+from irpo_lib.terminal.errors import UserError
+from irpo_lib.terminal.progress import Progress, quiet
 
 PROVENANCE = "reproduction.json"
 

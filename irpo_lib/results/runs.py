@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from irpo_lib.errors import UserError
-from irpo_lib.store import MANIFEST, read_json
+from irpo_lib.stages.store import MANIFEST, read_json
+from irpo_lib.terminal.errors import UserError
 
 #: The column of the paper's tables that a task is compared with.
 PAPER_COLUMN = {"gsm8k": "GSM8K", "gsm8k-mini": "GSM8K", "arc": "ARC-Challenge", "arc-mini": "ARC-Challenge",

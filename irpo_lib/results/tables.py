@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from irpo_lib.config import DATA
-from irpo_lib.errors import UserError
 from irpo_lib.results.claims import Verdict
 from irpo_lib.results.effects import effect
 from irpo_lib.results.runs import IRPO, Run, by_task, paper_accuracy
-from irpo_lib.store import COMPLETE, MANIFEST, read_json, replace_file
+from irpo_lib.stages.store import COMPLETE, MANIFEST, read_json, replace_file
+from irpo_lib.terminal.errors import UserError
 
 #: (the row's words, the arm, the paper's method), in Table 1's order; the last four are not in the paper.
 ARM_ROWS = (

@@ -12,10 +12,10 @@ from numbers import Real
 from pathlib import Path
 
 from irpo_lib.config import DATA
-from irpo_lib.errors import UserError, nearest
 from irpo_lib.records import Problem
 from irpo_lib.tasks import answers, arc, gsm8k, math, math_answers, reasoning_gym
 from irpo_lib.tasks.jsonl import read_problems
+from irpo_lib.terminal.errors import UserError, nearest
 
 #: Four worked examples stand before each question of math-mini; they are the first four of the training split and
 #: are left out of it.

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from irpo_lib.errors import UserError
 from irpo_lib.records import Problem
 from irpo_lib.tasks.answers import LETTERS
 from irpo_lib.tasks.sources import Row, Source, read_rows, tell_count
+from irpo_lib.terminal.errors import UserError
 
 _BOTH, _CHALLENGE = ["ARC-Easy", "ARC-Challenge"], ["ARC-Challenge"]
 

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from irpo_lib.errors import UserError
 from irpo_lib.records import Problem
 from irpo_lib.tasks import answers
 from irpo_lib.tasks.sources import Row, Source, read_rows, tell_count
+from irpo_lib.terminal.errors import UserError
 
 SOURCE = Source(
     hub="openai/gsm8k",

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.errors import UserError
 from irpo_lib.records import Problem
-from irpo_lib.store import replace_file
+from irpo_lib.stages.store import replace_file
+from irpo_lib.terminal.errors import UserError
 
 
 def read_lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:

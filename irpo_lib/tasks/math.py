@@ -2,10 +2,10 @@ r"""MATH (Hendrycks et al., 2021): competition problems, the answer in the last 
 
 from functools import lru_cache
 
-from irpo_lib.errors import UserError
 from irpo_lib.records import Problem
 from irpo_lib.tasks.math_answers import last_boxed, normalise
 from irpo_lib.tasks.sources import Row, Source, read_rows, tell_count
+from irpo_lib.terminal.errors import UserError
 
 SUBJECTS = ["algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
             "precalculus"]  # fmt: skip

@@ -6,9 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.errors import UserError, nearest
 from irpo_lib.records import Problem
 from irpo_lib.tasks.answers import final_answer
+from irpo_lib.terminal.errors import UserError, nearest
 
 #: split → (seed, size). The library makes problem i from seed + i, so seeds lie further apart than any size.
 SPLITS = {"train": (0, 2000), "dev": (10**8, 500), "test": (2 * 10**8, 500)}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from select import select
 
-from irpo_lib.errors import UserError
+from irpo_lib.terminal.errors import UserError
 
 
 def second_opinion(golds: Sequence[str], answers: Sequence[str | None], seconds: float = 2.0) -> list[bool | None]:

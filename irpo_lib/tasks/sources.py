@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.errors import UserError, first_sentence
 from irpo_lib.tasks.jsonl import read_lines
+from irpo_lib.terminal.errors import UserError, first_sentence
 
 Row = tuple[str, dict[str, Any]]
 

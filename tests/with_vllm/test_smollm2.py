@@ -7,7 +7,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed here: `make test-vllm`
 from helpers import greedy_of_transformers
 
 from irpo_lib.engines import vllm
-from irpo_lib.models import encode_prompt, end_token_id, load_model, load_tokenizer
+from irpo_lib.models.load import encode_prompt, end_token_id, load_model, load_tokenizer
 
 QUESTIONS = ["What is the capital of France?", "What is 3 + 4?", "Name three animals.", "Why is the sky blue?"]
 

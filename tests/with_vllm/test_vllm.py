@@ -19,17 +19,16 @@ pytest.importorskip("vllm", reason="vLLM is not installed here: `make test-vllm`
 
 from helpers import kill_stage
 
-from irpo_lib import generation
 from irpo_lib.config import load_config
-from irpo_lib.engines import server, vllm
-from irpo_lib.errors import UserError
+from irpo_lib.engines import server, transformers, vllm
+from irpo_lib.generation import to_text
 from irpo_lib.iteration import Experiment
-from irpo_lib.models import encode_prompt, end_token_id, load_model, load_tokenizer, resolve_model
+from irpo_lib.models.load import encode_prompt, end_token_id, load_model, load_tokenizer, resolve_model
 from irpo_lib.records import Completion
 from irpo_lib.rewards import grade
-from irpo_lib.store import hash_file, read_records
+from irpo_lib.stages.store import hash_file, read_records
 from irpo_lib.tasks import get_task, read_split
-from irpo_lib.work import to_text
+from irpo_lib.terminal.errors import UserError
 
 MODEL, TASK, LENGTH = "mini-llama", "gsm8k-mini", 160
 
@@ -79,7 +78,7 @@ def greedy(engine, prompts, end):
 
 def by_transformers(prompts, end, n=1, temperature=0.0):
     model = load_model(MODEL, "float32")
-    found = dict(generation.generate(model, prompts, n, temperature, 1.0, LENGTH, 5, end=end))
+    found = dict(transformers.generate(model, prompts, n, temperature, 1.0, LENGTH, 5, end=end))
     return [found[i] for i in range(len(prompts))]
 
 

@@ -1,0 +1,226 @@
+"""(c^n, y^n) ~ M_t(x): N sampled responses a prompt, as token ids (§ 2).
+
+The prefix of all prompts is computed once, a prompt once for its N samples, and waiting prompts take the place of rows
+that have finished. On a CPU each core samples for prompts of its own. For any causal language model of transformers.
+"""
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from transformers import PreTrainedModel
+
+from irpo_lib.cluster.children import die_with_parent
+from irpo_lib.config import derive_seed
+from irpo_lib.fast.decoding import opened
+from irpo_lib.fast.draw import draw, rows_at_once
+from irpo_lib.records import Sample
+
+#: Rows that are decoded at once on a CPU; more rows cost memory, fewer cost speed.
+ROWS = 1024
+#: A process of its own is worth its start for so many rows.
+LEAST_ROWS = 64
+#: Of a model that more than one process samples from; at 0.5B parameters one process with two threads is 8 % faster.
+MOST_BYTES = 2**29
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    n: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    seed: int,
+    rows: int = ROWS,
+    end: int | None = None,
+) -> Iterator[tuple[int, list[Sample]]]:
+    """Samples n responses a prompt; yields (index of the prompt, its samples) as batches finish.
+
+    Args:
+        model: A causal language model whose config or generation config names its EOS tokens.
+        prompts: Token ids, with BOS.
+        n: N.
+        temperature: 0 is greedy decoding (n must be 1), above 0 samples.
+        top_p: Sample from the smallest set of tokens with this probability; 1 is all of them.
+        max_new_tokens: A response that has no EOS by then is cut.
+        seed: The same seed and prompts give the same samples, each prompt by random numbers of its own; `rows` and the
+            number of threads change no more than the rounding of logits.
+        rows: Responses that are decoded at once, in all processes together.
+        end: The token that ends a reply, where the model's config may not name it (`models.end_token_id`).
+    """
+    if temperature == 0 and n != 1:
+        raise ValueError(f"greedy decoding gives one response, not {n}: set temperature above 0")
+    work = _Work(model, prompts, n, temperature, top_p, max_new_tokens, seed, rows, _eos_ids(model, end))
+    processes = _processes(model, len(prompts) * n, rows)
+    if processes == 1:
+        yield from work
+    else:
+        yield from DataLoader(
+            work, batch_size=None, num_workers=processes, in_order=False, collate_fn=_as_it_is, prefetch_factor=32,
+            multiprocessing_context="fork", worker_init_fn=_begin_process,
+            generator=torch.Generator(),  # else it would draw from the global one
+        )  # fmt: skip
+
+
+def _processes(model: PreTrainedModel, samples: int, rows: int) -> int:
+    """One a core on a CPU: threads that share each small operation spend much of their time in waiting for each other.
+
+    Not with large weights, which each process would read for itself at each step.
+
+    A forked process must stay with one thread, since the threads of its parent's OpenMP are not there. One that is
+    forked beside vLLM's or a process group's threads would wait for their locks for ever.
+    """
+    if model.device.type != "cpu" or sys.platform != "linux" or multiprocessing.current_process().daemon:
+        return 1
+    if "vllm" in sys.modules or torch.distributed.is_initialized() or model.get_memory_footprint() > MOST_BYTES:
+        return 1
+    return max(1, min(torch.get_num_threads(), samples // LEAST_ROWS, rows // LEAST_ROWS))
+
+
+def _begin_process(number: int) -> None:
+    die_with_parent(signal.SIGKILL)
+
+
+def _as_it_is(item):
+    return item
+
+
+@dataclass(frozen=True)
+class _Work(IterableDataset):
+    """What there is to sample; of several processes, each does a share of the prompts."""
+
+    model: PreTrainedModel
+    prompts: Sequence[list[int]]
+    n: int
+    temperature: float
+    top_p: float
+    most: int
+    seed: int
+    rows: int
+    eos: torch.Tensor
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[tuple[int, list[Sample]]]:
+        worker = get_worker_info()
+        part, of = (worker.id, worker.num_workers) if worker else (0, 1)
+        waiting = sorted(range(len(self.prompts)), key=lambda i: -len(self.prompts[i]))[part::of]
+        if not waiting:
+            return
+        at_once = max(1, self.rows // of // self.n)
+        with opened(self.model, [self.prompts[i] for i in waiting], self.most) as source:
+            batches: list[_Batch] = []
+            while waiting or batches:
+                free = at_once - -(-sum(batch.rows.count for batch in batches) // self.n)
+                if waiting and (free >= at_once / 2 if source.joins else not batches):
+                    some = [waiting.pop() for _ in range(min(free, len(waiting)))]
+                    batches.append(_Batch(self, source, some))
+                sizes = [batch.rows.count for batch in batches]
+                newest, at, uniform = (
+                    torch.cat(x) for x in zip(*((b.newest, b.at, b.uniform()) for b in batches), strict=True)
+                )
+                logits = source.logits([batch.rows for batch in batches], newest, at)
+                chosen = _pick(logits, self.temperature, self.top_p, uniform)
+                for batch, tokens in zip(batches, chosen.split(sizes), strict=True):
+                    yield from batch.take(tokens, self.eos)
+                batches = [batch for batch in batches if batch.rows.count]
+
+
+class _Batch:
+    """Prompts that began together, and the n samples of each so far."""
+
+    def __init__(self, work: _Work, source: Any, some: Sequence[int]):
+        n, most, device = work.n, work.most, work.model.device
+        prompts = [work.prompts[i] for i in some]
+        self.some, self.n, self.most, self.step = some, n, most, 0
+        self.rows = source.begin(prompts, n, most)
+        self.newest, self.at = (
+            torch.tensor(x, device=device).repeat_interleave(n)
+            for x in ([p[-1] for p in prompts], [len(p) - 1 for p in prompts])
+        )
+        self.numbers = torch.cat([_uniform(work.seed, i, n, most) for i in some]).to(device)
+        self.tokens = torch.zeros(len(some) * n, most, dtype=torch.long)
+        self.lengths = torch.zeros(len(some) * n, dtype=torch.long)
+        self.left = [n] * len(some)
+        self.ids = torch.arange(len(some) * n)  # of the rows that have not finished
+
+    def uniform(self) -> torch.Tensor:
+        return self.numbers[self.ids.to(self.numbers.device), self.step]
+
+    def take(self, chosen: torch.Tensor, eos: torch.Tensor) -> Iterator[tuple[int, list[Sample]]]:
+        """One more token a row; yields the prompts whose last sample has finished."""
+        here = chosen.cpu()
+        self.tokens[self.ids, self.step] = here
+        self.step += 1
+        stopped = torch.isin(here, eos.cpu())
+        self.lengths[self.ids[stopped]] = self.step
+        over = stopped if self.step < self.most else torch.ones_like(stopped)
+        self.newest, self.at = chosen, self.at + 1
+        if not over.any():
+            return
+        ended = self.ids[over]
+        keep = _without(over)
+        self.ids = self.ids[keep]
+        keep = keep.to(chosen.device)
+        self.newest, self.at = self.newest[keep], self.at[keep]
+        self.rows.select(keep)
+        for row in ended.tolist():
+            self.left[row // self.n] -= 1
+            if not self.left[row // self.n]:
+                yield self.some[row // self.n], self._samples(row // self.n)
+
+    def _samples(self, which: int) -> list[Sample]:
+        mine = slice(which * self.n, (which + 1) * self.n)
+        return [
+            Sample(tokens[: length or self.most], "stop" if length else "length")
+            for tokens, length in zip(self.tokens[mine].tolist(), self.lengths[mine].tolist(), strict=True)
+        ]
+
+
+def _without(over: torch.Tensor) -> torch.Tensor:
+    """Which row takes each place when some leave: the last ones fill the gaps, the others stay where they are."""
+    left = int((~over).sum())
+    keep = torch.arange(left)
+    keep[over[:left]] = (~over[left:]).nonzero().squeeze(-1) + left
+    return keep
+
+
+def _uniform(seed: int, prompt: int, n: int, most: int) -> torch.Tensor:
+    """A prompt's random numbers in [0, 1), [n, most]: the same whatever it is batched with."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, prompt))
+    return torch.rand(n, most, dtype=torch.float64, generator=generator)
+
+
+def _pick(logits: torch.Tensor, temperature: float, top_p: float, uniform: torch.Tensor) -> torch.Tensor:
+    """[rows, vocabulary] and a number in [0, 1) for each row → [rows], by the inverse of the distribution function."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    pieces = (x.split(rows_at_once(logits)) for x in (logits, uniform))
+    return torch.cat(
+        [draw(_of_top(torch.softmax(x / temperature, -1), top_p), u) for x, u in zip(*pieces, strict=True)]
+    )
+
+
+def _of_top(p: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Probabilities of which those outside the smallest set of tokens with the sum `top_p` are 0."""
+    if top_p == 1:
+        return p
+    falling, tokens = p.sort(-1, descending=True)
+    before = falling.cumsum(-1, dtype=torch.float64) - falling
+    return p.scatter(-1, tokens, falling.masked_fill_(before >= top_p, 0.0))
+
+
+def _eos_ids(model: PreTrainedModel, end: int | None) -> torch.Tensor:
+    eos = model.generation_config.eos_token_id
+    eos = model.config.eos_token_id if eos is None else eos
+    found = set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+    found |= set() if end is None else {end}
+    if not found:
+        raise ValueError("the model's config names no EOS token: generation would never end")
+    return torch.tensor(sorted(found), device=model.device)

@@ -1,0 +1,177 @@
+"""What a training leaves on disk: checkpoints to go on from, and the model; each there whole or not at all.
+
+A checkpoint holds the trained weights and AdamW's two moments, each rank's part in a safetensors file of its own,
+through `torch.distributed.checkpoint`: a training may go on in another layout than it began with.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from irpo_lib.config import Config
+from irpo_lib.models.parallel import Ranks, wait_for_all
+from irpo_lib.models.weights import merged_copy
+from irpo_lib.stages.store import COMPLETE, read_json, remove, write_json
+from irpo_lib.terminal.errors import UserError
+
+#: The largest file of a model that is written in parts, in bytes.
+FILE_SIZE = 5 * 10**9
+
+
+def save(folder: Path, model: Any, optimizer: torch.optim.AdamW, log: list[dict[str, float]], ranks: Ranks,
+         keep: bool = False) -> None:  # fmt: skip
+    """Writes `folder/checkpoint-STEP`; of the others the newest is left, or all of them with `keep`."""
+    target = folder / f"checkpoint-{len(log)}"
+    if ranks.is_main:
+        remove(target)  # cut off earlier
+        target.mkdir(parents=True)
+    wait_for_all(ranks)
+    writer = dcp.HuggingFaceStorageWriter(str(target), save_distributed=True)
+    with warnings.catch_warnings(action="ignore"):  # that one process is alone
+        try:
+            dcp.save(_state(model, optimizer), storage_writer=writer, no_dist=ranks.layout.processes == 1)
+        except CheckpointException as error:
+            raise next(iter(error.failures.values()))[0] from error
+    wait_for_all(ranks)
+    if ranks.is_main:
+        write_json(target / COMPLETE, log)
+        others = sorted(folder.glob("checkpoint-*"), key=_step)[:-2]
+        for old in [] if keep else others:
+            remove(old)
+
+
+def resume(folder: Path, model: Any, optimizer: torch.optim.AdamW, ranks: Ranks) -> list[dict[str, float]]:
+    """Puts the newest complete checkpoint into model and optimiser and returns its log; [] where there is none.
+
+    Raises:
+        UserError: a file of the checkpoint cannot be read.
+    """
+    newest = newest_complete_checkpoint(folder)
+    if newest is None:
+        return []
+    log = read_json(newest / COMPLETE)
+    state = _state(model, optimizer)
+    try:
+        reader = dcp.HuggingFaceStorageReader(str(newest))
+        with warnings.catch_warnings(action="ignore"):
+            dcp.load(state, storage_reader=reader, no_dist=ranks.layout.processes == 1)
+    except (Exception, CheckpointException) as error:  # whatever a broken file raises, on whichever rank
+        raise UserError(
+            f"{newest} cannot be read ({type(error).__name__}): delete this folder, and the training goes on from the "
+            f"checkpoint before it"
+        ) from error
+    for moments in optimizer.state.values():
+        moments["step"].fill_(len(log))
+    return log
+
+
+def newest_complete_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to go on from: never one that was cut off while it was being written."""
+    return max((p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")), key=_step, default=None)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _state(model: Any, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by name; they are the training's own, so that loading changes them in place."""
+    state = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        moments = optimizer.state[parameter]
+        if not moments:  # before the first step
+            moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            moments["exp_avg"] = torch.zeros_like(parameter.detach())
+            moments["exp_avg_sq"] = torch.zeros_like(parameter.detach())
+        state[f"weight.{name}"] = parameter.detach()
+        state[f"exp_avg.{name}"] = moments["exp_avg"]
+        state[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
+    return state
+
+
+def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, config: Config, ranks: Ranks) -> None:
+    """A model folder as transformers and vLLM read it (safetensors), in the storage form of `dtype`.
+
+    Adapters are merged in. A model that is cut up is put together tensor by tensor, and no rank ever holds more of
+    it than one file.
+    """
+    temporary = folder.with_name(folder.name + ".tmp")
+    if ranks.is_main:
+        remove(temporary)
+        temporary.mkdir(parents=True)
+    wait_for_all(ranks)
+    if ranks.sharded:
+        _write_parts(model, temporary, getattr(torch, config.dtype), ranks)
+    elif ranks.is_main:
+        plain = merged_copy(model, config)
+        plain.config.use_cache = True
+        plain.save_pretrained(temporary)
+    wait_for_all(ranks)
+    if ranks.is_main:
+        tokenizer.save_pretrained(temporary)
+        remove(folder)
+        temporary.rename(folder)
+    wait_for_all(ranks)
+
+
+def _write_parts(model: PreTrainedModel, folder: Path, dtype: torch.dtype, ranks: Ranks) -> None:
+    """Files of at most `FILE_SIZE`; each is put together on all ranks and kept and written by one."""
+    files = list(_files(model, dtype))
+    for number, names in enumerate(files):
+        kept = {}
+        for name in names:
+            tensor = model.get_parameter(name).detach().to(dtype)
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if number % ranks.layout.processes == ranks.rank:
+                kept[name] = whole.cpu().contiguous()
+        if kept:
+            save_file(kept, folder / _file_name(number, len(files)), metadata={"format": "pt"})
+    if ranks.is_main:
+        where = {name: _file_name(number, len(files)) for number, names in enumerate(files) for name in names}
+        size = sum(p.numel() for p in model.parameters()) * dtype.itemsize
+        index = {"metadata": {"total_size": size}, "weight_map": where}
+        if len(files) > 1:
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf8")
+        _write_configs(model, folder, dtype)
+
+
+def _files(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[list[str]]:
+    """Names of parameters, by file; weights that are tied to others are not written."""
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    names: list[str] = []
+    size = 0
+    for name, parameter in model.named_parameters():
+        if name in tied:
+            continue
+        if names and size + parameter.numel() * dtype.itemsize > FILE_SIZE:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += parameter.numel() * dtype.itemsize
+    yield names
+
+
+def _file_name(number: int, of: int) -> str:
+    return "model.safetensors" if of == 1 else f"model-{number + 1:05d}-of-{of:05d}.safetensors"
+
+
+def _write_configs(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+    config = type(model.config).from_dict(
+        {k: v for k, v in model.config.to_dict().items() if k != "distributed_config"}
+    )
+    name = type(model).__name__.removeprefix("FSDP")  # FSDP2 makes a class of its own of the model's
+    config.use_cache, config.dtype, config.architectures = True, dtype, [name]
+    config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)

@@ -1,0 +1,178 @@
+"""Models and tokenizers from a folder or the hub; prompts and gold solutions as token ids."""
+
+from collections.abc import Collection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from irpo_lib.config import DATA
+from irpo_lib.models.device import device, keep_freed_memory
+from irpo_lib.models.hub import hub_problem
+from irpo_lib.stages.store import hash_folder, hash_json
+from irpo_lib.terminal.errors import UserError, first_sentence
+
+
+def resolve_model(name: str) -> str:
+    """ "mini-llama" → its folder in data/; a .gguf file → the folder made of it; else a folder or a name on the hub."""
+    if name.endswith(".gguf") and not Path(name).is_dir():
+        from irpo_lib.models.gguf import folder_from_gguf
+
+        return folder_from_gguf(name)
+    return str(DATA / name) if name == "mini-llama" else name
+
+
+def model_hash(name: str) -> str:
+    """A hash of a model's files; for a name on the hub, of the name."""
+    path = Path(resolve_model(name))
+    return hash_folder(path) if path.is_dir() else hash_json(name)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Raises UserError when the folder is missing or holds no tokenizer."""
+    path = _existing(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # a broken file raises nearly anything: KeyError, ValueError, a bare Exception
+        raise UserError(_not_loaded(path, "tokenizer", error)) from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{path}: the tokenizer has no EOS token; a finished response must end with one")
+    return tokenizer
+
+
+def load_model(
+    name: str, dtype: str, attention: str = "sdpa", distributed: Any = None, four_bit: bool = False
+) -> PreTrainedModel:
+    """A causal language model in evaluation mode, on the GPU where there is one.
+
+    `distributed` cuts it up over processes while it loads (`parallel.distributed_config`); `four_bit` keeps its linear
+    maps in 4 bits (NF4), which needs bitsandbytes.
+    """
+    path = _existing(name)
+    keep_freed_memory()
+    logging.disable_progress_bar()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, dtype), attn_implementation=attention, output_loading_info=True,
+            **({"distributed_config": distributed} if distributed else {}), **(_four_bits(dtype) if four_bit else {}),
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(_not_loaded(path, "model", error)) from error
+    model, missing = loaded[0], loaded[1]["missing_keys"]
+    check_complete(path, missing)
+    if distributed:
+        from irpo_lib.models.parallel import share_tied_pieces
+
+        share_tied_pieces(model)
+        return model.eval()
+    if four_bit:
+        for module in model.modules():  # else, scored on a CPU, they are packed into a form without a backward pass
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+        return model.eval()
+    return model.to(device()).eval()
+
+
+def check_complete(path: str | Path, missing: Collection[str]) -> None:
+    """Raises UserError for tensors that a model's files lack: transformers fills them with random numbers."""
+    if missing:
+        raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
+
+
+def _four_bits(dtype: str) -> dict[str, Any]:
+    """QLoRA's storage (Dettmers et al., 2023): NF4 with quantised constants, computing in `dtype`."""
+    if find_spec("bitsandbytes") is None:
+        raise UserError("lora_quantized needs bitsandbytes: install it with `pip install -e '.[qlora]'`")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )  # fmt: skip
+    return {"quantization_config": settings, "device_map": {"": device()}}
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """The user's message as token ids, through the model's chat template where it has one; exactly one BOS."""
+    if tokenizer.chat_template is None:
+        return tokenizer(prompt)["input_ids"]
+    text = _render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    bos = tokenizer.bos_token_id
+    if bos is not None and bos in tokenizer("")["input_ids"] and ids[0] != bos:
+        ids = [bos, *ids]
+    return ids
+
+
+def encode_reply(tokenizer: PreTrainedTokenizerBase, prompt: str, reply: str) -> list[int]:
+    """A written reply (a gold solution) as the token ids that follow the prompt's, with exactly one end token."""
+    if tokenizer.chat_template is None:
+        return [*tokenizer(" " + reply, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    end = end_token_id(tokenizer)
+    ids = tokenizer(_text_after_prompt(tokenizer, prompt, reply), add_special_tokens=False)["input_ids"]
+    return [*ids[: ids.index(end)], end] if end in ids else [*ids, end]
+
+
+def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What ends a reply: the special token that the chat template writes behind it, else EOS.
+
+    They differ where a chat template is used with a tokenizer whose EOS is the one of pre-training.
+    """
+    if tokenizer.chat_template is None:
+        return tokenizer.eos_token_id
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = (special | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+    behind = _text_after_prompt(tokenizer, "Hello", "Hello").rpartition("Hello")[2]
+    found = tokenizer(behind, add_special_tokens=False)["input_ids"] if behind else []
+    return next((i for i in found if i in special), tokenizer.eos_token_id)
+
+
+def _text_after_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, reply: str) -> str:
+    """The text with which the chat template goes on behind the prompt."""
+    user, assistant = {"role": "user", "content": prompt}, {"role": "assistant", "content": reply}
+    before = _render(tokenizer, [user], add_generation_prompt=True)
+    whole = _render(tokenizer, [user, assistant])
+    if not whole.startswith(before):
+        raise UserError("the chat template changes the prompt when a reply follows: gold solutions cannot be encoded")
+    return whole[len(before) :]
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+
+
+def _existing(name: str) -> str:
+    path = resolve_model(name)
+    if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or name == "mini-llama"):
+        raise UserError(f"the model folder {path} does not exist")
+    return path
+
+
+def check_weights(name: str) -> None:
+    """Raises UserError where a model has no weights, before any work is done with its tokenizer alone.
+
+    Those of a name on the hub are downloaded; nothing is read into memory.
+    """
+    folder = Path(_existing(name))
+    if not folder.is_dir():
+        logging.disable_progress_bar()
+        try:
+            AutoModelForCausalLM.from_pretrained(str(folder), device_map="meta")
+        except OSError as error:
+            raise UserError(_not_loaded(str(folder), "model", error)) from error
+    elif not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise UserError(f"{folder}: the model's weights (*.safetensors) are missing from it")
+
+
+def _not_loaded(path: str, what: str, error: Exception) -> str:
+    if Path(path).is_dir():
+        return f"{path}: no {what} can be loaded from it ({first_sentence(error)})"
+    return hub_problem(path, error) or (
+        f"the {what} of {path} is neither on this machine nor to be had from the hub: accept its licence at "
+        f"https://huggingface.co/{path} if it has one, get it with `hf download {path}` where there is a network, and "
+        f"pass model=FOLDER ({first_sentence(error)})"
+    )

@@ -1,0 +1,297 @@
+"""The boxes of Figure 1, each a stage: from folders and settings to one folder, which is there whole or not at all.
+
+Which folders are put together to make an iteration, or a row of Tables 1 and 2, stands in `iteration` and `arms`.
+Every function returns its stage's folder and does nothing when the stage is there already.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import chain, groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irpo_lib.config import Config
+from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, majority_answers, sampled_accuracy
+from irpo_lib.pairs import gold_pairs, kept_pairs
+from irpo_lib.records import Completion, PreferencePair, Problem
+from irpo_lib.rewards import reward
+from irpo_lib.stages.parquet import Records, count, stream
+from irpo_lib.stages.store import (
+    hash_json,
+    read_json,
+    remove,
+    replace_file,
+    run_stage,
+    stage_hash,
+    write_json,
+    write_records,
+)
+from irpo_lib.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    from irpo_lib.probe import ProbeItem
+
+#: What does a piece of work ("sample", "reference", "train") for a stage: (work, config, folder, **arguments).
+Launch = Callable[..., None]
+#: The part of the config that a reference log-prob depends on: LoRA computes with other weights than full fine-tuning.
+SCORING = ("dtype", "attention", "lora_rank", "lora_quantized")
+#: The part of the config that a training depends on, the number of steps aside.
+TRAINING = ("seed", "dtype", "beta", "alpha", "dpo_weight", "nll_mean", "learning_rate", "learning_rate_schedule",
+            "warmup_steps", "batch_size", "micro_batch_size", "checkpoint_every", "training_engine", "attention",
+            "gradient_checkpointing", "lora_rank", "lora_alpha", "lora_quantized", "probe_every",
+            "probe_pairs")  # fmt: skip
+#: The part that sampled responses depend on.
+SAMPLING = ("task", "seed", "dtype", "top_p", "max_new_tokens", "engine", "generation_rows", "problems_per_shard")
+
+
+def generate_stage(
+    folder: Path, config: Config, launch: Launch, model: str, problems: list[Problem], iteration: int
+) -> Path:
+    """N samples of the model for each problem."""
+    temperature = config.temperatures[iteration - 1]
+    settings = config.only(*SAMPLING, "samples") | {"iteration": iteration, "temperature": temperature}
+    inputs = _inputs(model, problems=problems)
+
+    def work(folder: Path) -> dict[str, Any]:
+        what = f"generate/{iteration}"
+        sample(launch, folder, config, model, inputs["model"], problems, config.samples, temperature, what)
+        lengths = [len(c.token_ids) for c in stream(shards(folder), Completion)]
+        return {"completions": len(lengths), "new_tokens": sum(lengths)}
+
+    return run_stage(folder, settings, inputs, work)
+
+
+def reward_stage(folder: Path, config: Config, generated: Path, problems: list[Problem]) -> Path:
+    """Each completion's final answer and reward; counted as `right` is the mean reward."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        counts: Counter[str] = Counter()
+
+        def counted() -> Iterator[Completion]:
+            completions = stream(shards(generated), Completion)
+            for c in rewarded(completions, problems, get_task(config.task, config.task_path)):
+                counts.update(completions=1, right=c.reward, without_answer=c.answer is None)  # type: ignore[call-overload]
+                yield c
+
+        write_records(folder / "completions.parquet", counted())
+        return dict(counts) | {"right": round(counts["right"] / counts["completions"], 4)}
+
+    return run_stage(folder, config.only("task"), {"generate": stage_hash(generated)}, work)
+
+
+def pair_stage(folder: Path, config: Config, sources: Sequence[Path], gold: Callable[[], dict[str, list[int]]]) -> Path:
+    """D_pairs from the completions of a `reward` stage; of several, the newest first, each paired for itself (replay).
+
+    `gold` gives the gold solutions' token ids, and is asked only when they are wanted.
+    """
+
+    def work(folder: Path) -> dict[str, Any]:
+        c, gold_ids = config, gold() if config.gold_in_winners else {}
+        found = [
+            kept_pairs(partial(_by_problem, source), gold_ids, c.pairs_per_problem, c.max_length, c.max_pairs, c.seed)
+            for source in sources
+        ]
+        write_records(folder / "pairs.parquet", chain.from_iterable(pairs for pairs, _ in found))
+        counts = [counted for _, counted in found]
+        replayed = {"replayed": sum(counted.pairs for counted in counts[1:])} if len(sources) > 1 else {}
+        return asdict(counts[0]) | replayed
+
+    settings = config.only("pairs_per_problem", "gold_in_winners", "max_length", "max_pairs", "seed")
+    inputs = {f"reward{i or ''}": stage_hash(s) for i, s in enumerate(sources)}
+    return run_stage(folder, settings, inputs, work)
+
+
+def gold_pair_stage(folder: Path, config: Config, rewarded: Path, gold: Callable[[], dict[str, list[int]]]) -> Path:
+    """(x, gold solution) of every training problem, for SFT on gold."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        completions = stream(rewarded / "completions.parquet", Completion)
+        pairs = gold_pairs(completions, gold(), config.max_length)
+        write_records(folder / "pairs.parquet", pairs)
+        return {"pairs": len(pairs)}
+
+    return run_stage(folder, config.only("max_length"), {"reward": stage_hash(rewarded)}, work)
+
+
+def reference_stage(folder: Path, config: Config, launch: Launch, pairs: Path, model: str) -> Path:
+    """log M_t of each distinct response of the pairs, once."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        launch("reference", config, folder, pairs=pairs, model=model)
+        responses = 2 * count(pairs / "pairs.parquet")
+        return {"distinct": len(read_json(folder / "logps.json")), "responses": responses}
+
+    return run_stage(folder, config.only(*SCORING), _inputs(model, pairs=pairs), work)
+
+
+def train_stage(
+    folder: Path, config: Config, launch: Launch, pairs: Path, reference: Path, model: str, iteration: int, steps: int,
+    probe_from: Path, gold: Callable[[], dict[str, list[int]]],
+) -> Path:  # fmt: skip
+    """The next model by Equation 1, with the diagnostics of Figures 2–4.
+
+    Args:
+        model: What training starts from.
+        reference: The `reference` stage of the pairs.
+        probe_from: The `pairs` stage of which some responses' log-probs are followed.
+    """
+    settings = config.only(*TRAINING, "reference_model") | {"steps": steps, "iteration": iteration}
+    inputs = _inputs(model, pairs=pairs, reference=reference, probe=probe_from if config.probe_every else None)
+
+    def work(folder: Path) -> dict[str, Any]:
+        followed = followed_pairs(config, probe_from, gold)
+        launch(
+            "train", config, folder, pairs=pairs, reference=reference, model=model, iteration=iteration, steps=steps,
+            followed=[asdict(item) for item in followed],
+        )  # fmt: skip
+        return read_json(folder / "counts.json")
+
+    return run_stage(folder, settings, inputs, work)
+
+
+def select_stage(
+    folder: Path,
+    config: Config,
+    launch: Launch,
+    pairs: Path,
+    reference: Path,
+    model: str,
+    iteration: int,
+    held_out: list[Problem],
+) -> Path:
+    """§ 3.1: trains without the held-out problems and measures each checkpoint on them."""
+
+    from irpo_lib.models.load import model_hash
+
+    def work(folder: Path) -> dict[str, Any]:
+        launch(
+            "train", config, folder, pairs=pairs, reference=reference, model=model, iteration=iteration,
+            steps=config.max_steps, without=[p.id for p in held_out], keep_checkpoints=True,
+        )  # fmt: skip
+        found = {}
+        for kept in folder.glob("model-*"):
+            step = int(kept.name.rpartition("-")[2])
+            trained = str(kept)
+            answers = folder / f"greedy-{step}"
+            sample(launch, answers, config, trained, model_hash(trained), held_out, 1, 0.0, "select")
+            graded = outcomes(answers, held_out, get_task(config.task, config.task_path))
+            found[step] = greedy_accuracy(graded).accuracy
+        for made in (folder / "checkpoints", folder / "model", *folder.glob("model-*")):
+            remove(made)
+        best = max(sorted(found), key=found.__getitem__)
+        write_json(folder / "selection.json", {"steps": best, "accuracies": dict(sorted(found.items()))})
+        return {"steps": best, "held_out_accuracy": round(found[best], 4)}
+
+    settings = config.only(*TRAINING, "max_steps", "held_out", "task", "max_new_tokens", "problems_per_shard")
+    return run_stage(folder, settings, _inputs(model, pairs=pairs, reference=reference), work)
+
+
+def evaluate_stage(
+    folder: Path, config: Config, launch: Launch, model: str, problems: list[Problem], vote: bool
+) -> Path:
+    """Greedy accuracy on the problems, and maj@32 where it is asked for; each problem's outcome is in a CSV."""
+    settings = config.only(*SAMPLING)
+    if vote:
+        settings |= config.only("majority_samples", "majority_problems", "majority_temperature")
+    task = get_task(config.task, config.task_path)
+    inputs = _inputs(model, problems=problems)
+
+    def work(folder: Path) -> dict[str, Any]:
+        sample(launch, folder / "greedy", config, model, inputs["model"], problems, 1, 0.0, "evaluate")
+        greedy = outcomes(folder / "greedy", problems, task)
+        rows = [(c.problem_id, c.answer, c.reward or 0.0) for c in greedy]
+        replace_file(folder / "greedy.csv", lambda p: _write_outcomes(p, rows))
+        summary: dict[str, Any] = {"greedy": asdict(greedy_accuracy(greedy))}
+        if vote:
+            some = problems[: config.majority_problems]
+            n, temperature = config.majority_samples, config.majority_temperature
+            sample(launch, folder / "majority", config, model, inputs["model"], some, n, temperature, "vote")
+            samples = outcomes(folder / "majority", some, task)
+            votes = majority_answers(samples, some)
+            voted = [(p.id, votes[p.id], task.is_correct(votes[p.id], p)) for p in some]
+            replace_file(folder / "majority.csv", lambda p: _write_outcomes(p, voted))
+            summary["majority"] = asdict(majority_accuracy(samples, some, task))
+            summary["sampled"] = sampled_accuracy(samples)
+        write_json(folder / "summary.json", summary)
+        return {name: round(s["accuracy"], 4) for name, s in summary.items() if isinstance(s, dict)}
+
+    return run_stage(folder, settings, inputs, work)
+
+
+# --- how the stages do their work ---
+
+
+def followed_pairs(config: Config, pairs: Path, gold: Callable[[], dict[str, list[int]]]) -> "list[ProbeItem]":
+    """The pairs of a `pairs` stage whose log-probs are looked at while a model trains; none without `probe_every`."""
+    from irpo_lib.probe import choose_probe
+
+    if not config.probe_every:
+        return []
+    records = Records(pairs / "pairs.parquet", PreferencePair)
+    return choose_probe(records, gold(), config.probe_pairs, config.seed)
+
+
+def sample(
+    launch: Launch, folder: Path, config: Config, model: str, weights: str, problems: list[Problem], n: int,
+    temperature: float, what: str,
+) -> None:  # fmt: skip
+    """n responses of a model, whose files have the hash `weights`, to each problem, shard by shard."""
+    folder.mkdir(exist_ok=True)
+    asked = folder / "problems.parquet"
+    write_records(asked, problems)
+    try:
+        launch("sample", config, folder, model=model, weights=weights, problems=asked, n=n,
+                 temperature=temperature, what=what)  # fmt: skip
+    finally:
+        asked.unlink()
+
+
+def rewarded(completions: Iterable[Completion], problems: Sequence[Problem], task: Task) -> Iterator[Completion]:
+    """Each completion with its answer and reward, as they come."""
+    by_id = {p.id: p for p in problems}
+    return (reward(c, by_id[c.problem_id], task) for c in completions)
+
+
+def outcomes(folder: Path, problems: Sequence[Problem], task: Task) -> list[Completion]:
+    """The rewarded completions of a folder of shards, without their tokens and text, which nobody counts."""
+    completions = rewarded(stream(shards(folder), Completion), problems, task)
+    return [replace(c, prompt_ids=[], token_ids=[], text="") for c in completions]
+
+
+def _by_problem(rewarded: Path) -> Iterator[list[Completion]]:
+    """The completions of problem after problem: those of one stand together, as they were sampled."""
+    completions = stream(rewarded / "completions.parquet", Completion)
+    return (list(group) for _, group in groupby(completions, key=attrgetter("problem_id")))
+
+
+def gold_ids(config: Config, problems: Sequence[Problem]) -> dict[str, list[int]]:
+    """problem id → the token ids of its gold solution, where it has one."""
+    from irpo_lib.models.load import encode_reply, load_tokenizer
+
+    task, tokenizer = get_task(config.task, config.task_path), load_tokenizer(config.model)
+    return {p.id: encode_reply(tokenizer, task.prompt(p), p.gold_solution) for p in problems if p.gold_solution}
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.parquet"))
+
+
+def _inputs(model: str, problems: list[Problem] | None = None, **stages: Path | None) -> dict[str, str]:
+    """What a stage is made from: the model and problems by content, other stages by what they hold."""
+    from irpo_lib.models.load import model_hash
+
+    inputs = {"model": model_hash(model)}
+    if problems is not None:
+        inputs["problems"] = hash_json([asdict(p) for p in problems])
+    return inputs | {name: stage_hash(folder) for name, folder in stages.items() if folder is not None}
+
+
+def _write_outcomes(path: Path, outcomes: Sequence[tuple[str, str | None, float]]) -> None:
+    with path.open("w", newline="", encoding="utf8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("problem_id", "answer", "right"))
+        writer.writerows((i, answer or "", f"{right:g}") for i, answer, right in outcomes)
