@@ -21,7 +21,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.table import Row, in_turn, less, matmul_peak, resident, seconds_of
 from benchmarks.training import ALIKE, SHAPES, operations, random_pairs, trl_trainer
 from irpo_lib.config import load_config
-from irpo_lib.engines.transformers import _pick, generate
+from irpo_lib.engines.transformers import generate
+from irpo_lib.fast.draw import pick
 from irpo_lib.fast.predict import choose_path
 from irpo_lib.models.device import keep_freed_memory
 from irpo_lib.models.load import load_model
@@ -85,7 +86,7 @@ def draw() -> Row:
     torch.set_num_threads(1)
     logits, uniform = torch.randn(DRAWS, QWEN["vocab_size"]), torch.rand(DRAWS, dtype=torch.float64)
     sides = {
-        "draw": lambda: seconds_of(lambda: _pick(logits, 0.8, 1.0, uniform)),
+        "draw": lambda: seconds_of(lambda: pick(logits, 0.8, 1.0, uniform)),
         "softmax": lambda: seconds_of(lambda: torch.softmax(logits, -1)),
     }
     found = in_turn(sides, 9)

@@ -13,7 +13,7 @@ from irpo_world.corpus import corpus
 from transformers import AutoModelForCausalLM
 
 from irpo_lib.engines.transformers import generate
-from irpo_lib.fast.decoding import Copied, opened
+from irpo_lib.fast.decoding import opened
 from irpo_lib.fast.draw import SMALL, draw
 from irpo_lib.models.load import encode_prompt, load_model
 
@@ -199,13 +199,10 @@ def of_one_prefix(count: int, prefix: int, seed: int = 0) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("prefix", [0, 50])
-@pytest.mark.parametrize("how", ["shared", "copied"])
-def test_logits_are_those_of_a_plain_forward_pass(grouped, how, prefix):
+def test_logits_are_those_of_a_plain_forward_pass(grouped, prefix):
     """Two groups of rows that began at different times and lose rows on the way, against whole sequences in float64."""
     prompts, numbers, n = of_one_prefix(7, prefix), random.Random(1), 3
-    with opened(grouped, prompts, 60) as shared, torch.inference_mode():
-        assert shared.joins
-        source = shared if how == "shared" else Copied(grouped)
+    with opened(grouped, prompts, 60) as source, torch.inference_mode():
         groups: list = []
         for step in range(40):
             if step in (0, 5):
@@ -234,8 +231,10 @@ def test_greedy_of_prompts_that_begin_alike(model, prefix):
     assert [[e] for e in expected] == ids(run(model, prompts, temperature=0, max_new_tokens=30, rows=4))
 
 
-def test_samples_do_not_depend_on_what_they_are_batched_with(grouped):
-    """In float64: few rows at once or many, one process or several, other prompts behind them."""
+@pytest.mark.parametrize("name", ["qwen-2", "mistral"])
+def test_samples_do_not_depend_on_what_they_are_batched_with(name, tmp_path):
+    """In float64: few rows at once or many, one process or several, other prompts behind; keys shared or copied."""
+    grouped = load_model(write_model(name, tmp_path), "float64")
     prompts, threads = of_one_prefix(16, 40), torch.get_num_threads()
     options = {"n": 8, "max_new_tokens": 20}
     try:

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from irpo_lib.cluster.children import die_with_parent
-from irpo_lib.config import derive_seed
 from irpo_lib.fast.decoding import opened
-from irpo_lib.fast.draw import draw, rows_at_once
+from irpo_lib.fast.draw import pick, uniform_numbers
 from irpo_lib.records import Sample
 
 #: Rows that are decoded at once on a CPU; more rows cost memory, fewer cost speed.
@@ -115,10 +114,15 @@ class _Work(IterableDataset):
             return
         at_once = max(1, self.rows // of // self.n)
         with opened(self.model, [self.prompts[i] for i in waiting], self.most) as source:
+            if source is None:
+                for start in range(0, len(waiting), at_once):
+                    some = waiting[start : start + at_once]
+                    yield from zip(some, _by_generate(self, some), strict=True)
+                return
             batches: list[_Batch] = []
             while waiting or batches:
                 free = at_once - -(-sum(batch.rows.count for batch in batches) // self.n)
-                if waiting and (free >= at_once / 2 if source.joins else not batches):
+                if waiting and free >= at_once / 2:
                     some = [waiting.pop() for _ in range(min(free, len(waiting)))]
                     batches.append(_Batch(self, source, some))
                 sizes = [batch.rows.count for batch in batches]
@@ -126,10 +130,43 @@ class _Work(IterableDataset):
                     torch.cat(x) for x in zip(*((b.newest, b.at, b.uniform()) for b in batches), strict=True)
                 )
                 logits = source.logits([batch.rows for batch in batches], newest, at)
-                chosen = _pick(logits, self.temperature, self.top_p, uniform)
+                chosen = pick(logits, self.temperature, self.top_p, uniform)
                 for batch, tokens in zip(batches, chosen.split(sizes), strict=True):
                     yield from batch.take(tokens, self.eos)
                 batches = [batch for batch in batches if batch.rows.count]
+
+
+def _by_generate(work: _Work, some: Sequence[int]) -> Iterator[list[Sample]]:
+    """The samples of some prompts by transformers' own `generate`, which gives each a copy of its prompt's keys."""
+    model, prompts = work.model, [work.prompts[i] for i in some]
+    width = max(map(len, prompts))
+    ids, mask = (
+        torch.tensor([[0] * (width - len(p)) + x for p, x in zip(prompts, rows, strict=True)], device=model.device)
+        for rows in (prompts, [[1] * len(p) for p in prompts])
+    )
+    numbers = torch.cat([uniform_numbers(work.seed, i, work.n, work.most) for i in some]).to(model.device)
+
+    def drawn(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Leaves only the token that our own numbers draw, so that greedy search takes it."""
+        token = pick(scores, work.temperature, work.top_p, numbers[:, input_ids.shape[1] - width])
+        return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
+
+    wanted = GenerationConfig(max_new_tokens=work.most, eos_token_id=work.eos.tolist(), pad_token_id=int(work.eos[0]))
+    own, model.generation_config = model.generation_config, wanted  # it would fill in a model's penalties
+    try:
+        out: Any = model.generate(  # type: ignore[operator]
+            ids.repeat_interleave(work.n, 0), attention_mask=mask.repeat_interleave(work.n, 0),
+            logits_processor=LogitsProcessorList([drawn]),  # type: ignore[list-item]
+        )  # fmt: skip
+    finally:
+        model.generation_config = own
+    for rows in out[:, width:].split(work.n):
+        yield [_until_end(row.tolist(), work.eos.tolist(), work.most) for row in rows]
+
+
+def _until_end(tokens: list[int], eos: list[int], most: int) -> Sample:
+    length = next((n for n, token in enumerate(tokens, start=1) if token in eos), 0)
+    return Sample(tokens[:length], "stop") if length else Sample(tokens[:most], "length")
 
 
 class _Batch:
@@ -144,7 +181,7 @@ class _Batch:
             torch.tensor(x, device=device).repeat_interleave(n)
             for x in ([p[-1] for p in prompts], [len(p) - 1 for p in prompts])
         )
-        self.numbers = torch.cat([_uniform(work.seed, i, n, most) for i in some]).to(device)
+        self.numbers = torch.cat([uniform_numbers(work.seed, i, n, most) for i in some]).to(device)
         self.tokens = torch.zeros(len(some) * n, most, dtype=torch.long)
         self.lengths = torch.zeros(len(some) * n, dtype=torch.long)
         self.left = [n] * len(some)
@@ -189,31 +226,6 @@ def _without(over: torch.Tensor) -> torch.Tensor:
     keep = torch.arange(left)
     keep[over[:left]] = (~over[left:]).nonzero().squeeze(-1) + left
     return keep
-
-
-def _uniform(seed: int, prompt: int, n: int, most: int) -> torch.Tensor:
-    """A prompt's random numbers in [0, 1), [n, most]: the same whatever it is batched with."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, prompt))
-    return torch.rand(n, most, dtype=torch.float64, generator=generator)
-
-
-def _pick(logits: torch.Tensor, temperature: float, top_p: float, uniform: torch.Tensor) -> torch.Tensor:
-    """[rows, vocabulary] and a number in [0, 1) for each row → [rows], by the inverse of the distribution function."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    pieces = (x.split(rows_at_once(logits)) for x in (logits, uniform))
-    return torch.cat(
-        [draw(_of_top(torch.softmax(x / temperature, -1), top_p), u) for x, u in zip(*pieces, strict=True)]
-    )
-
-
-def _of_top(p: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Probabilities of which those outside the smallest set of tokens with the sum `top_p` are 0."""
-    if top_p == 1:
-        return p
-    falling, tokens = p.sort(-1, descending=True)
-    before = falling.cumsum(-1, dtype=torch.float64) - falling
-    return p.scatter(-1, tokens, falling.masked_fill_(before >= top_p, 0.0))
 
 
 def _eos_ids(model: PreTrainedModel, end: int | None) -> torch.Tensor:

@@ -1,14 +1,13 @@
 """What a decoding loop asks of a model: prompts once for their samples, then the next token's logits for all rows.
 
-`Shared` attends to the prompts' keys where they are, once for all samples (`shared_attention`); `Copied` gives each
-sample a copy of them, through whatever attention and cache the model has. `opened` finds out which a model can have.
+`Shared` attends to the prompts' keys where they are, once for all samples (`shared_attention`). `opened` finds out
+whether a model can have it.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from inspect import signature
 
 import torch
 from torch import Tensor
@@ -26,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def opened(model: PreTrainedModel, prompts: Sequence[list[int]], most: int) -> Iterator["Shared | Copied"]:
-    """The faster of the two that gives the model's own logits, for prompts that grow by up to `most` tokens."""
+def opened(model: PreTrainedModel, prompts: Sequence[list[int]], most: int) -> Iterator["Shared | None"]:
+    """What decodes prompts that grow by up to `most` tokens; None where it would not give the model's own logits."""
     reason = _why_not_shared(model, prompts, most)
     _say(f"{type(model).__name__}: " + (f"each sample has a copy of its prompt's keys, since {reason}" if reason else
                                         "samples share their prompt's keys"))  # fmt: skip
     if reason:
-        yield Copied(model)
+        yield None
     else:
         with _shared_attention(model):
             yield Shared(model, prompts)
@@ -82,8 +81,6 @@ def _why_not_shared(model: PreTrainedModel, prompts: Sequence[list[int]], most: 
 class Shared:
     """The prefix of all prompts, computed once, and forward passes of rows on top of it."""
 
-    joins = True  # rows that began at different times share a forward pass
-
     def __init__(self, model: PreTrainedModel, prompts: Sequence[list[int]]):
         self.model, self.layers = model, model.config.get_text_config().num_hidden_layers
         first, last = min(prompts), max(prompts)  # what these two begin with, all between them begin with
@@ -112,7 +109,7 @@ class Shared:
         positions = torch.arange(start, start + width, device=ids.device).expand_as(ids)
         rows = Rows(above, len(texts), width)
         for some, at in zip(ids.split(columns, 1), positions.split(columns, 1), strict=True):
-            _forward(self.model, some, None, at, SharedCache([rows], self.layers))
+            _forward(self.model, some, at, SharedCache([rows], self.layers))
         return rows.as_part(lengths, group)
 
     def _zeros(self, count: int) -> Tensor:
@@ -121,118 +118,12 @@ class Shared:
     def logits(self, together: Sequence[Rows], tokens: Tensor, positions: Tensor) -> Tensor:
         """Of the token behind each row's newest, [rows] → [rows, vocabulary] in float32 at least."""
         past = SharedCache(together, self.layers)
-        return _forward(self.model, tokens[:, None], None, positions[:, None], past)
+        return _forward(self.model, tokens[:, None], positions[:, None], past)
 
 
-class Copied:
-    """Forward passes of rows with a whole cache each, of whatever kind the model needs."""
-
-    joins = False
-
-    def __init__(self, model: PreTrainedModel):
-        self.model = model
-
-    def begin(self, prompts: Sequence[list[int]], n: int, most: int) -> "CopiedRows":
-        """As `Shared.begin`."""
-        return CopiedRows(self.model, prompts, n, most)
-
-    def logits(self, together: Sequence["CopiedRows"], tokens: Tensor, positions: Tensor) -> Tensor:
-        """As `Shared.logits`."""
-        sizes = [rows.count for rows in together]
-        each = zip(together, tokens.split(sizes), positions.split(sizes), strict=True)
-        return torch.cat([rows.logits(t, p) for rows, t, p in each])
-
-
-class CopiedRows:
-    """Rows in one left-padded batch with one cache; those that have finished leave it when they are a tenth."""
-
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[list[int]], n: int, most: int):
-        self.model, device = model, model.device
-        rests = [p[:-1] for p in prompts]
-        width = max(len(r) for r in rests)
-        self.padded = any(len(r) != width for r in rests)
-        mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rests], device=device)
-        self.cache = _growing_cache(model, most)
-        if width:
-            ids = torch.tensor([[0] * (width - len(r)) + r for r in rests], device=device)
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)
-            _forward(model, ids, mask if self.padded else None, positions, self.cache)
-            self.cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(n))  # type: ignore[arg-type]
-        self.mask = mask.long().repeat_interleave(n, 0)
-        self.live = torch.arange(len(prompts) * n, device=device)  # where in the batch each row is
-
-    @property
-    def count(self) -> int:
-        return len(self.live)
-
-    def select(self, keep: Tensor) -> None:
-        """Row i becomes what row keep[i] is."""
-        self.live = self.live[keep]
-        # A row that has finished costs as much as one that has not; copying the cache costs about a step.
-        if 0 < len(self.live) <= 0.9 * len(self.mask):
-            self.cache.reorder_cache(self.live)  # type: ignore[arg-type]
-            self.mask, self.live = self.mask[self.live], torch.arange(len(self.live), device=self.live.device)
-
-    def logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], -1)
-        ids, at = (torch.zeros(len(self.mask), dtype=torch.long, device=x.device).index_copy_(0, self.live, x)
-                   for x in (tokens, positions))  # fmt: skip
-        mask = self.mask if self.padded else None
-        return _forward(self.model, ids[:, None], mask, at[:, None], self.cache)[self.live]
-
-
-def _forward(model: PreTrainedModel, input_ids: Tensor, mask: Tensor | None, position_ids: Tensor, past) -> Tensor:
+def _forward(model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor, past: SharedCache) -> Tensor:
     """Logits behind the last column, [rows, vocabulary], in float32 at least."""
-    recurrent = "cache_params" in signature(model.forward).parameters  # Mamba's name; it masks new columns only
-    if recurrent and mask is not None:
-        mask = mask[:, -input_ids.shape[1] :]
     out = model(
-        input_ids=input_ids,
-        attention_mask=mask,
-        position_ids=position_ids,
-        use_cache=True,
-        logits_to_keep=1,
-        **{"cache_params" if recurrent else "past_key_values": past},
-    )
+        input_ids=input_ids, position_ids=position_ids, past_key_values=past, use_cache=True, logits_to_keep=1
+    )  # fmt: skip
     return out.logits[:, -1].to(at_least_float32(out.logits))
-
-
-class GrowingLayer(DynamicLayer):
-    """A cache layer with room ahead: a new token is written in place, where DynamicLayer copies the whole cache."""
-
-    def __init__(self, room: int):
-        super().__init__()
-        self.room, self.used = room, 0
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.buffers = [key_states, value_states]
-            self.used = key_states.shape[-2]
-        else:
-            end = self.used + key_states.shape[-2]
-            if end > self.buffers[0].shape[-2]:
-                self.buffers = [self._wider(b, end) for b in self.buffers]
-            self.buffers[0][:, :, self.used : end] = key_states
-            self.buffers[1][:, :, self.used : end] = value_states
-            self.used = end
-        self.keys, self.values = (b[:, :, : self.used] for b in self.buffers)
-        return self.keys, self.values
-
-    def _wider(self, buffer: Tensor, needed: int) -> Tensor:
-        shape = list(buffer.shape)
-        shape[-2] = needed + self.room
-        wider = buffer.new_empty(shape)
-        wider[:, :, : self.used] = buffer[:, :, : self.used]
-        return wider
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.buffers = [b[beam_idx] for b in self.buffers]
-        self.keys, self.values = (b[:, :, : self.used] for b in self.buffers)
-
-
-def _growing_cache(model: PreTrainedModel, room: int) -> DynamicCache:
-    """A cache that grows in place for full-attention layers; others (sliding windows) keep transformers' own."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [GrowingLayer(min(room, 64)) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache

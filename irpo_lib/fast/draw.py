@@ -1,7 +1,9 @@
-"""Tokens by the inverse of the distribution function, without a running sum over all of a large vocabulary."""
+"""Tokens by the inverse of the distribution function, from random numbers that are a prompt's own."""
 
 import torch
 from torch.nn.functional import pad
+
+from irpo_lib.config import derive_seed
 
 #: Probabilities that stay in a core's cache until their token is found.
 CACHED = 2**18
@@ -9,6 +11,31 @@ CACHED = 2**18
 SMALL = 4096
 #: Tokens of a block of a larger vocabulary.
 BLOCK = 512
+
+
+def uniform_numbers(seed: int, prompt: int, n: int, most: int) -> torch.Tensor:
+    """A prompt's random numbers in [0, 1), [n, most]: the same whatever it is batched with."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, prompt))
+    return torch.rand(n, most, dtype=torch.float64, generator=generator)
+
+
+def pick(logits: torch.Tensor, temperature: float, top_p: float, uniform: torch.Tensor) -> torch.Tensor:
+    """[rows, vocabulary] and a number in [0, 1) for each row → [rows], by the inverse of the distribution function."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    pieces = (x.split(rows_at_once(logits)) for x in (logits, uniform))
+    return torch.cat(
+        [draw(_of_top(torch.softmax(x / temperature, -1), top_p), u) for x, u in zip(*pieces, strict=True)]
+    )
+
+
+def _of_top(p: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Probabilities of which those outside the smallest set of tokens with the sum `top_p` are 0."""
+    if top_p == 1:
+        return p
+    falling, tokens = p.sort(-1, descending=True)
+    before = falling.cumsum(-1, dtype=torch.float64) - falling
+    return p.scatter(-1, tokens, falling.masked_fill_(before >= top_p, 0.0))
 
 
 def draw(p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
