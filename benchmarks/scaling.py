@@ -26,7 +26,7 @@ from irpo_lib.fast.batches import plan_trees
 from irpo_lib.logprobs import DistinctResponses
 from irpo_lib.models.load import load_model
 from irpo_lib.models.parallel import Ranks
-from irpo_lib.models.weights import load_for_training
+from irpo_lib.models.weights import load_for_training, prepared
 from irpo_lib.pairs import ScoredPair, build_pairs, scored_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.results.figures import BLUE, GREEN, ORANGE, PURPLE, STYLE, save_figure
@@ -34,7 +34,7 @@ from irpo_lib.results.tables import write_table
 from irpo_lib.stages import boxes
 from irpo_lib.stages.parquet import Records
 from irpo_lib.stages.store import read_records, run_stage, write_json, write_records
-from irpo_lib.training import Loop, prepared, training_order
+from irpo_lib.training import Loop, training_order
 
 OUT = Path(__file__).parent.parent / "figures" / "benchmarks"
 FACTORS, ROUNDS = (1, 2, 4, 8, 16), 3

@@ -5,7 +5,6 @@ batch, so that micro-batch size, padding, gradient accumulation and the number o
 gradient.
 """
 
-import csv
 import math
 import random
 from collections.abc import Sequence
@@ -30,10 +29,10 @@ from irpo_lib.models.parallel import (
     sum_gradients,
     sum_over_data_ranks,
 )
-from irpo_lib.models.weights import add_adapters, computing, load_for_training
+from irpo_lib.models.weights import add_adapters, computing, load_for_training, prepared
 from irpo_lib.pairs import ScoredPair, scored_pairs
 from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
-from irpo_lib.stages.store import full_disk_named, remove, replace_file, sole_writer, write_json
+from irpo_lib.stages.store import full_disk_named, remove, sole_writer, write_json
 from irpo_lib.terminal.errors import UserError
 from irpo_lib.terminal.progress import Progress, quiet
 
@@ -245,32 +244,10 @@ def fit(
                 progress.add(1)
         checkpoints.write_model(model, tokenizer, folder / "model", config, ranks)
     if ranks.is_main:
-        write_log(folder / "log.csv", loop.log)
+        checkpoints.write_log(folder / "log.csv", loop.log)
         if followed:
             write_probe_tables(folder, config.beta)
         if not keep_checkpoints:
             remove(made)
     counts = {"pairs": len(pairs), "steps": steps, "loss": round(loop.log[-1]["loss"], 4)}
     return counts | {"attention": model.config._attn_implementation}
-
-
-def prepared(model: PreTrainedModel, config: Config) -> PreTrainedModel:
-    """The model in training mode."""
-    model.config.use_cache = False
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model.train()
-
-
-def write_log(path: Path, rows: list[dict[str, float]]) -> None:
-    """The training log: a line a step."""
-    names = ["step", "loss", "dpo", "nll", "chosen_rewards", "rejected_rewards", "margins", "accuracies",
-             "grad_norm", "learning_rate"]  # fmt: skip
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf8") as file:
-            writer = csv.DictWriter(file, names, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    replace_file(path, write)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from irpo_lib.config import config_from
 from irpo_lib.models.parallel import join, leave
-from irpo_lib.models.weights import load_for_training
+from irpo_lib.models.weights import load_for_training, prepared
 from irpo_lib.pairs import ScoredPair
 from irpo_lib.records import PreferencePair
-from irpo_lib.training import Loop, prepared
+from irpo_lib.training import Loop
 
 
 def resident(name: str) -> int:

@@ -180,8 +180,8 @@ def test_a_model_with_another_attention_keeps_the_plain_path_and_says_why(
 def test_a_step_is_the_same_by_either_path(settings, tiny_model, small_config):
     """With activations that are computed again, adapters, and in lower precision (there as near as its rounding)."""
     from irpo_lib.models.parallel import Ranks
-    from irpo_lib.models.weights import add_adapters
-    from irpo_lib.training import Loop, prepared
+    from irpo_lib.models.weights import add_adapters, prepared
+    from irpo_lib.training import Loop
 
     found = []
     for attention in ("sdpa", "prefix_tree"):

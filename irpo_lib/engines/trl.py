@@ -15,14 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import DPOConfig, DPOTrainer
 
 from irpo_lib.config import Config
-from irpo_lib.models.checkpoints import newest_complete_checkpoint, write_model
+from irpo_lib.models.checkpoints import newest_complete_checkpoint, write_log, write_model
 from irpo_lib.models.parallel import Ranks
 from irpo_lib.models.weights import add_adapters
 from irpo_lib.pairs import ScoredPair
 from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
 from irpo_lib.stages.store import COMPLETE, full_disk_named, remove, write_json
 from irpo_lib.terminal.progress import Progress
-from irpo_lib.training import MAX_GRADIENT, check_step_zero, training_order, write_log
+from irpo_lib.training import MAX_GRADIENT, check_step_zero, training_order
 
 #: Transformers' names of the schedules.
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}

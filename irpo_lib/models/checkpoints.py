@@ -6,12 +6,14 @@ through `torch.distributed.checkpoint`: a training may go on in another layout t
 
 import json
 import warnings
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.distributed.checkpoint as dcp
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
@@ -20,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from irpo_lib.config import Config
 from irpo_lib.models.parallel import Ranks, wait_for_all
 from irpo_lib.models.weights import merged_copy
-from irpo_lib.stages.store import COMPLETE, read_json, remove, write_json
+from irpo_lib.stages.store import COMPLETE, read_json, remove, replace_file, write_json
 from irpo_lib.terminal.errors import UserError
 
 #: The largest file of a model that is written in parts, in bytes.
@@ -127,43 +129,26 @@ def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, co
 
 def _write_parts(model: PreTrainedModel, folder: Path, dtype: torch.dtype, ranks: Ranks) -> None:
     """Files of at most `FILE_SIZE`; each is put together on all ranks and kept and written by one."""
-    files = list(_files(model, dtype))
-    for number, names in enumerate(files):
+    tied = getattr(model, "all_tied_weights_keys", None) or {}  # written once, under the other name
+    parameters = {name: p for name, p in model.named_parameters() if name not in tied}
+    parts = split_state_dict_into_shards_factory(
+        parameters, get_storage_size=lambda p: p.numel() * dtype.itemsize, max_shard_size=FILE_SIZE,
+        filename_pattern="model{suffix}.safetensors",
+    )  # fmt: skip
+    for number, (file, names) in enumerate(parts.filename_to_tensors.items()):
         kept = {}
         for name in names:
-            tensor = model.get_parameter(name).detach().to(dtype)
+            tensor = parameters[name].detach().to(dtype)
             whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if number % ranks.layout.processes == ranks.rank:
                 kept[name] = whole.cpu().contiguous()
         if kept:
-            save_file(kept, folder / _file_name(number, len(files)), metadata={"format": "pt"})
+            save_file(kept, folder / file, metadata={"format": "pt"})
     if ranks.is_main:
-        where = {name: _file_name(number, len(files)) for number, names in enumerate(files) for name in names}
-        size = sum(p.numel() for p in model.parameters()) * dtype.itemsize
-        index = {"metadata": {"total_size": size}, "weight_map": where}
-        if len(files) > 1:
+        if parts.is_sharded:
+            index = {"metadata": parts.metadata, "weight_map": parts.tensor_to_filename}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf8")
         _write_configs(model, folder, dtype)
-
-
-def _files(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[list[str]]:
-    """Names of parameters, by file; weights that are tied to others are not written."""
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
-    names: list[str] = []
-    size = 0
-    for name, parameter in model.named_parameters():
-        if name in tied:
-            continue
-        if names and size + parameter.numel() * dtype.itemsize > FILE_SIZE:
-            yield names
-            names, size = [], 0
-        names.append(name)
-        size += parameter.numel() * dtype.itemsize
-    yield names
-
-
-def _file_name(number: int, of: int) -> str:
-    return "model.safetensors" if of == 1 else f"model-{number + 1:05d}-of-{of:05d}.safetensors"
 
 
 def _write_configs(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
@@ -175,3 +160,10 @@ def _write_configs(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> 
     config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
+
+
+def write_log(path: Path, rows: list[dict[str, float]]) -> None:
+    """The training log: a line a step."""
+    names = ["step", "loss", "dpo", "nll", "chosen_rewards", "rejected_rewards", "margins", "accuracies",
+             "grad_norm", "learning_rate"]  # fmt: skip
+    replace_file(path, partial(pd.DataFrame(rows).reindex(columns=names).to_csv, index=False))

@@ -35,6 +35,14 @@ def computing(config: Config, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=getattr(torch, config.dtype))
 
 
+def prepared(model: PreTrainedModel, config: Config) -> PreTrainedModel:
+    """The model in training mode."""
+    model.config.use_cache = False
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
 def add_adapters(model: PreTrainedModel, config: Config) -> Any:
     """The model with LoRA adapters on all linear layers but the head; unchanged where `lora_rank` is 0."""
     if not config.lora_rank:
