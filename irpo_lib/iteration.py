@@ -12,6 +12,7 @@ from irpo_lib.config import Config
 from irpo_lib.pairs import ScoredPairs, scored_pairs
 from irpo_lib.records import Problem
 from irpo_lib.stages import boxes
+from irpo_lib.stages.samples import Launch
 from irpo_lib.stages.store import read_json
 from irpo_lib.tasks import Task, get_task, read_split
 from irpo_lib.terminal.errors import UserError
@@ -20,7 +21,7 @@ from irpo_lib.terminal.errors import UserError
 class Experiment:
     """A run folder with its config. Every method returns the folder of its stage, and makes it if it is not there."""
 
-    def __init__(self, config: Config, run_dir: str | Path, launch: boxes.Launch = run_work):
+    def __init__(self, config: Config, run_dir: str | Path, launch: Launch = run_work):
         self.config, self.launch = config, launch
         self.run_dir = Path(run_dir)
         self.task: Task = get_task(config.task, config.task_path)

@@ -1,7 +1,7 @@
 """r = R(y, y*): 1 where the final answer equals the gold answer, else 0, or the task's own (§ 2); majority votes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from irpo_lib.records import Completion, Problem
@@ -30,6 +30,12 @@ def reward(completion: Completion, problem: Problem, task: Task) -> Completion:
     answer = task.extract(completion.text, problem) if finished else None
     r = task.score(completion.text, problem) if task.reward else float(task.is_correct(answer, problem))
     return replace(completion, answer=answer, reward=r)
+
+
+def rewarded(completions: Iterable[Completion], problems: Sequence[Problem], task: Task) -> Iterator[Completion]:
+    """Each completion with its answer and reward, as they come."""
+    by_id = {p.id: p for p in problems}
+    return (reward(c, by_id[c.problem_id], task) for c in completions)
 
 
 def majority_vote(answers: Sequence[str | None]) -> str | None:

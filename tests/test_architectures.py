@@ -15,7 +15,7 @@ from irpo_lib.iteration import Experiment
 from irpo_lib.logprobs import score
 from irpo_lib.models.load import check_weights, encode_prompt, encode_reply, end_token_id, load_model, load_tokenizer
 from irpo_lib.records import Completion, PreferencePair
-from irpo_lib.stages.boxes import shards
+from irpo_lib.stages.samples import shards
 from irpo_lib.stages.store import read_records
 from irpo_lib.terminal.errors import UserError
 

@@ -1,8 +1,10 @@
 """README and the documents beside the code: commands that exist, links that lead somewhere, a tree that is complete."""
 
+import ast
 import re
 import shlex
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ DOCUMENTS = [
     ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", ROOT / "figures" / "README.md",
     ROOT / "benchmarks" / "README.md", ROOT / "data" / "README.md", ROOT / "irpo_lib" / "cluster" / "README.md",
     ROOT / "figures" / "qwen2.5-coder-0.5b" / "README.md",
-    ROOT / "irpo_lib" / "tasks" / "README.md",
+    ROOT / "irpo_lib" / "tasks" / "README.md", ROOT / "irpo_lib" / "README.md",
 ]  # fmt: skip
 
 
@@ -106,3 +108,33 @@ def test_the_make_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf8")
     for target in re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf8"), re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+# --- the shape of the package ---
+
+MODULES = sorted((ROOT / "irpo_lib").rglob("*.py"))
+NAMES = {str(p.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__"): p for p in MODULES}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of the package that a module imports as soon as it is imported itself."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf8")).body:
+        if isinstance(node, ast.ImportFrom):
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & NAMES.keys()
+            found |= submodules or {str(node.module)}
+    return found & NAMES.keys()
+
+
+def test_modules_import_each_other_in_no_circle():
+    TopologicalSorter({name: imports_of(path) for name, path in NAMES.items()}).prepare()  # raises with the circle
+
+
+def test_stages_do_not_know_what_launches_them():
+    for path in (ROOT / "irpo_lib" / "stages").glob("*.py"):
+        assert "irpo_lib.cluster" not in path.read_text(encoding="utf8"), path
+
+
+def test_modules_are_few_at_the_top_and_short():
+    assert len([p for p in MODULES if p.parent.name == "irpo_lib" and p.name != "__init__.py"]) <= 12
+    assert not [(str(p), n) for p in MODULES if (n := len(p.read_text(encoding="utf8").splitlines())) > 250]

@@ -14,7 +14,7 @@ from irpo_lib.iteration import Experiment
 from irpo_lib.logprobs import score, sequence_logps
 from irpo_lib.models.load import encode_prompt, encode_reply, end_token_id, load_model, load_tokenizer
 from irpo_lib.records import Completion, PreferencePair
-from irpo_lib.stages.boxes import shards
+from irpo_lib.stages.samples import shards
 from irpo_lib.stages.store import read_json, read_records
 from irpo_lib.tasks import gsm8k
 

@@ -15,7 +15,7 @@ from irpo_lib.config import load_config, parse_overrides
 from irpo_lib.iteration import Experiment
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import grade
-from irpo_lib.stages.boxes import shards
+from irpo_lib.stages.samples import shards
 from irpo_lib.stages.store import read_json, read_records
 from irpo_lib.tasks import Task, arc, get_task, gsm8k, math, read_split
 from irpo_lib.tasks.sources import tell_count

@@ -21,7 +21,7 @@ from irpo_lib.pairs import scored_pairs
 from irpo_lib.records import Completion, Problem
 from irpo_lib.results.tables import status_table
 from irpo_lib.rewards import reward
-from irpo_lib.stages import boxes
+from irpo_lib.stages import samples
 from irpo_lib.stages.store import read_json, read_log, read_records
 from irpo_lib.terminal.errors import UserError
 from irpo_lib.training import check_step_zero, training_order
@@ -281,7 +281,7 @@ def test_the_chosen_step_has_the_best_held_out_accuracy(small_config, make_selec
     problems = {p.id: p for p in experiment.train_problems()}
     accuracies = {}
     for step in (10, 20, 30, 40, 50, 60):
-        answers = read_records(boxes.shards(folder / f"greedy-{step}"), Completion)
+        answers = read_records(samples.shards(folder / f"greedy-{step}"), Completion)
         assert [a.problem_id for a in answers] == ["p8", "p9", "p10", "p11"]
         rewards = [reward(a, problems[a.problem_id], experiment.task).reward for a in answers]
         accuracies[step] = sum(rewards) / len(rewards)

@@ -4,13 +4,11 @@ Which folders are put together to make an iteration, or a row of Tables 1 and 2,
 Every function returns its stage's folder and does nothing when the stage is there already.
 """
 
-import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
-from itertools import chain, groupby
-from operator import attrgetter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +16,9 @@ from irpo_lib.config import Config
 from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, majority_answers, sampled_accuracy
 from irpo_lib.pairs import gold_pairs, kept_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
-from irpo_lib.rewards import reward
+from irpo_lib.rewards import rewarded
 from irpo_lib.stages.parquet import Records, count, stream
+from irpo_lib.stages.samples import Launch, by_problem, outcomes, sample, shards, write_outcomes
 from irpo_lib.stages.store import (
     hash_json,
     read_json,
@@ -30,13 +29,11 @@ from irpo_lib.stages.store import (
     write_json,
     write_records,
 )
-from irpo_lib.tasks import Task, get_task
+from irpo_lib.tasks import get_task
 
 if TYPE_CHECKING:
     from irpo_lib.probe import ProbeItem
 
-#: What does a piece of work ("sample", "reference", "train") for a stage: (work, config, folder, **arguments).
-Launch = Callable[..., None]
 #: The part of the config that a reference log-prob depends on: LoRA computes with other weights than full fine-tuning.
 SCORING = ("dtype", "attention", "lora_rank", "lora_quantized")
 #: The part of the config that a training depends on, the number of steps aside.
@@ -92,7 +89,7 @@ def pair_stage(folder: Path, config: Config, sources: Sequence[Path], gold: Call
     def work(folder: Path) -> dict[str, Any]:
         c, gold_ids = config, gold() if config.gold_in_winners else {}
         found = [
-            kept_pairs(partial(_by_problem, source), gold_ids, c.pairs_per_problem, c.max_length, c.max_pairs, c.seed)
+            kept_pairs(partial(by_problem, source), gold_ids, c.pairs_per_problem, c.max_length, c.max_pairs, c.seed)
             for source in sources
         ]
         write_records(folder / "pairs.parquet", chain.from_iterable(pairs for pairs, _ in found))
@@ -204,7 +201,7 @@ def evaluate_stage(
         sample(launch, folder / "greedy", config, model, inputs["model"], problems, 1, 0.0, "evaluate")
         greedy = outcomes(folder / "greedy", problems, task)
         rows = [(c.problem_id, c.answer, c.reward or 0.0) for c in greedy]
-        replace_file(folder / "greedy.csv", lambda p: _write_outcomes(p, rows))
+        replace_file(folder / "greedy.csv", lambda p: write_outcomes(p, rows))
         summary: dict[str, Any] = {"greedy": asdict(greedy_accuracy(greedy))}
         if vote:
             some = problems[: config.majority_problems]
@@ -213,7 +210,7 @@ def evaluate_stage(
             samples = outcomes(folder / "majority", some, task)
             votes = majority_answers(samples, some)
             voted = [(p.id, votes[p.id], task.is_correct(votes[p.id], p)) for p in some]
-            replace_file(folder / "majority.csv", lambda p: _write_outcomes(p, voted))
+            replace_file(folder / "majority.csv", lambda p: write_outcomes(p, voted))
             summary["majority"] = asdict(majority_accuracy(samples, some, task))
             summary["sampled"] = sampled_accuracy(samples)
         write_json(folder / "summary.json", summary)
@@ -235,49 +232,12 @@ def followed_pairs(config: Config, pairs: Path, gold: Callable[[], dict[str, lis
     return choose_probe(records, gold(), config.probe_pairs, config.seed)
 
 
-def sample(
-    launch: Launch, folder: Path, config: Config, model: str, weights: str, problems: list[Problem], n: int,
-    temperature: float, what: str,
-) -> None:  # fmt: skip
-    """n responses of a model, whose files have the hash `weights`, to each problem, shard by shard."""
-    folder.mkdir(exist_ok=True)
-    asked = folder / "problems.parquet"
-    write_records(asked, problems)
-    try:
-        launch("sample", config, folder, model=model, weights=weights, problems=asked, n=n,
-                 temperature=temperature, what=what)  # fmt: skip
-    finally:
-        asked.unlink()
-
-
-def rewarded(completions: Iterable[Completion], problems: Sequence[Problem], task: Task) -> Iterator[Completion]:
-    """Each completion with its answer and reward, as they come."""
-    by_id = {p.id: p for p in problems}
-    return (reward(c, by_id[c.problem_id], task) for c in completions)
-
-
-def outcomes(folder: Path, problems: Sequence[Problem], task: Task) -> list[Completion]:
-    """The rewarded completions of a folder of shards, without their tokens and text, which nobody counts."""
-    completions = rewarded(stream(shards(folder), Completion), problems, task)
-    return [replace(c, prompt_ids=[], token_ids=[], text="") for c in completions]
-
-
-def _by_problem(rewarded: Path) -> Iterator[list[Completion]]:
-    """The completions of problem after problem: those of one stand together, as they were sampled."""
-    completions = stream(rewarded / "completions.parquet", Completion)
-    return (list(group) for _, group in groupby(completions, key=attrgetter("problem_id")))
-
-
 def gold_ids(config: Config, problems: Sequence[Problem]) -> dict[str, list[int]]:
     """problem id → the token ids of its gold solution, where it has one."""
     from irpo_lib.models.load import encode_reply, load_tokenizer
 
     task, tokenizer = get_task(config.task, config.task_path), load_tokenizer(config.model)
     return {p.id: encode_reply(tokenizer, task.prompt(p), p.gold_solution) for p in problems if p.gold_solution}
-
-
-def shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("shard-*.parquet"))
 
 
 def _inputs(model: str, problems: list[Problem] | None = None, **stages: Path | None) -> dict[str, str]:
@@ -288,10 +248,3 @@ def _inputs(model: str, problems: list[Problem] | None = None, **stages: Path | 
     if problems is not None:
         inputs["problems"] = hash_json([asdict(p) for p in problems])
     return inputs | {name: stage_hash(folder) for name, folder in stages.items() if folder is not None}
-
-
-def _write_outcomes(path: Path, outcomes: Sequence[tuple[str, str | None, float]]) -> None:
-    with path.open("w", newline="", encoding="utf8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("problem_id", "answer", "right"))
-        writer.writerows((i, answer or "", f"{right:g}") for i, answer, right in outcomes)
