@@ -1,9 +1,14 @@
 """Equation 1: L = dpo_weight · L_DPO + α · L_NLL, for each pair."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import logsigmoid
+from transformers import PreTrainedModel
+
+from irpo_lib.logprobs import sequence_logps
+from irpo_lib.pairs import ScoredPair
 
 
 @dataclass
@@ -48,3 +53,31 @@ def irpo_loss(
     dpo = -logsigmoid(chosen_rewards - rejected_rewards)
     nll = -policy_chosen_logps / chosen_lengths
     return PairLosses(dpo_weight * dpo + alpha * nll, dpo, nll, chosen_rewards.detach(), rejected_rewards.detach())
+
+
+def pair_losses(
+    model: PreTrainedModel, examples: Sequence[ScoredPair], beta: float, alpha: float, dpo_weight: float,
+    nll_length: float | None = None,
+) -> PairLosses:  # fmt: skip
+    """Equation 1 for each of B pairs; without a DPO term the rejected responses are not scored.
+
+    `nll_length` divides the NLL term in place of each response's own length.
+    """
+    chosen = [(e.pair.prompt_ids, e.pair.chosen_ids) for e in examples]
+    rejected = [(e.pair.prompt_ids, e.pair.rejected_ids) for e in examples]
+
+    def tensor(numbers: Sequence[float]) -> torch.Tensor:
+        return torch.tensor(numbers, device=model.device)
+
+    logps = sequence_logps(model, chosen + rejected if dpo_weight else chosen)
+    reference_rejected_logps = tensor([e.reference_rejected_logps for e in examples])
+    return irpo_loss(
+        logps[: len(examples)],
+        logps[len(examples) :] if dpo_weight else reference_rejected_logps,
+        tensor([e.reference_chosen_logps for e in examples]),
+        reference_rejected_logps,
+        tensor([nll_length or len(response) for _, response in chosen]),
+        beta,
+        alpha,
+        dpo_weight,
+    )

@@ -16,8 +16,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from irpo_lib.config import Config, derive_seed
-from irpo_lib.logprobs import sequence_logps
-from irpo_lib.loss import PairLosses, irpo_loss
+from irpo_lib.loss import pair_losses
 from irpo_lib.models import checkpoints
 from irpo_lib.models.load import load_tokenizer
 from irpo_lib.models.parallel import (
@@ -70,34 +69,6 @@ def training_order(n_pairs: int, n_wanted: int, seed: int) -> list[int]:
     while len(order) < n_wanted:
         order += rng.sample(range(n_pairs), n_pairs)
     return order[:n_wanted]
-
-
-def pair_losses(
-    model: PreTrainedModel, examples: Sequence[ScoredPair], beta: float, alpha: float, dpo_weight: float,
-    nll_length: float | None = None,
-) -> PairLosses:  # fmt: skip
-    """Equation 1 for each of B pairs; without a DPO term the rejected responses are not scored.
-
-    `nll_length` divides the NLL term in place of each response's own length.
-    """
-    chosen = [(e.pair.prompt_ids, e.pair.chosen_ids) for e in examples]
-    rejected = [(e.pair.prompt_ids, e.pair.rejected_ids) for e in examples]
-
-    def tensor(numbers: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(numbers, device=model.device)
-
-    logps = sequence_logps(model, chosen + rejected if dpo_weight else chosen)
-    reference_rejected_logps = tensor([e.reference_rejected_logps for e in examples])
-    return irpo_loss(
-        logps[: len(examples)],
-        logps[len(examples) :] if dpo_weight else reference_rejected_logps,
-        tensor([e.reference_chosen_logps for e in examples]),
-        reference_rejected_logps,
-        tensor([nll_length or len(response) for _, response in chosen]),
-        beta,
-        alpha,
-        dpo_weight,
-    )
 
 
 def learning_rate(config: Config, step: int, steps: int) -> float:
