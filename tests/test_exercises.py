@@ -116,7 +116,7 @@ def test_same(a, b, equal):
     assert same(a, b) is equal
 
 
-def test_writing_twice_changes_nothing_and_keeps_the_other_cells(tmp_path):
+def test_writing_twice_changes_nothing_and_keeps_outputs_and_the_other_cells(tmp_path):
     copy = tmp_path / "copy.ipynb"
     others = [
         {"cell_type": "markdown", "id": "a", "metadata": {}, "source": ["# Title"]},
@@ -124,7 +124,11 @@ def test_writing_twice_changes_nothing_and_keeps_the_other_cells(tmp_path):
     ]
     copy.write_text(json.dumps({"cells": others, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}), encoding="utf8")
     write_into(copy, BY_NOTEBOOK["04"])
-    once = copy.read_text(encoding="utf8")
+    content = json.loads(copy.read_text(encoding="utf8"))
+    ran = next(c for c in content["cells"] if c["cell_type"] == "code")
+    ran["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["○ not filled in yet"]}]
+    once = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    copy.write_text(once, encoding="utf8")
     write_into(copy, BY_NOTEBOOK["04"])
     assert copy.read_text(encoding="utf8") == once
     written = json.loads(once)["cells"]

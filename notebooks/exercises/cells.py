@@ -46,18 +46,23 @@ def _folded(title: str, text: str) -> str:
 
 
 def write_into(notebook: Path, exercises: list[Exercise]) -> None:
-    """Puts the exercises before what has been learnt, in place of those that are there; other cells stay."""
+    """Puts the exercises before what has been learnt, in place of those that are there; what is unchanged stays."""
     content = read_json(notebook)
-    others = [c for c in content["cells"] if TAG not in c["metadata"].get("tags", [])]
+    others, before = [], {}
+    for cell in content["cells"]:
+        if TAG in cell["metadata"].get("tags", []):
+            before["".join(cell["source"])] = cell
+        else:
+            others.append(cell)
     place = next(i for i, c in enumerate(others) if "".join(c["source"]).startswith(AFTER))
-    new = [_cell(kind, source, f"exercise-{i}") for i, (kind, source) in enumerate(cells(exercises))]
+    new = [before.get(s, _cell(kind, s)) | {"id": f"exercise-{i}"} for i, (kind, s) in enumerate(cells(exercises))]
     content["cells"] = others[:place] + new + others[place:]
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     replace_file(notebook, lambda path: path.write_text(text, encoding="utf8"))
 
 
-def _cell(kind: str, source: str, cell_id: str) -> dict[str, Any]:
-    cell = {"cell_type": kind, "id": cell_id, "metadata": {"tags": [TAG]}, "source": source.splitlines(keepends=True)}
+def _cell(kind: str, source: str) -> dict[str, Any]:
+    cell = {"cell_type": kind, "id": "", "metadata": {"tags": [TAG]}, "source": source.splitlines(keepends=True)}
     return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
 
 
