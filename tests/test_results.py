@@ -14,15 +14,15 @@ import pytest
 from conftest import REAL_DATA
 
 from irpo_lib.probe import with_parts
-from irpo_lib.results.claims import Claim, judge, judge_all
+from irpo_lib.results.claims import Claim, judge, judge_all, read_claims
 from irpo_lib.results.effects import effect
 from irpo_lib.results.figures import LOG_PROB_FIGURES, log_prob_lines, write_figures, write_results
-from irpo_lib.results.paper_claims import CLAIMS
 from irpo_lib.results.runs import Run, find_runs
 from irpo_lib.results.tables import claims_markdown, claims_table, table_rows, tuning_rows
 from irpo_lib.terminal.errors import UserError
 
 PROBLEMS = 400
+CLAIMS = read_claims()
 
 
 def write_stage(folder: Path, settings: dict, counts: dict | None = None) -> None:
@@ -177,6 +177,26 @@ def test_claims_quote_the_paper():
         if re.sub(r"\W+", "", part.replace("\n", "")) not in text
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gain: [M1, dpo]", "a file of claims is a list, each of them lines of 'key: value'"),
+        ("- {name: a, gain: [M1, dpo]}", r"claim 1 \('a'\) has name, gain, not name, task, .* and one of gain, votes"),
+        ("- {name: a, task: b, sentence: c, place: d, paper: e, unit: f, wins: []}", "claim 1 .* has .*, wins, not"),
+        ("- {name: a, task: b, sentence: c, place: d, paper: e, unit: f, gain: [M1]}",
+         r"claim 1 \('a'\): gain cannot take \['M1'\]: missing a required argument: 'worse'"),
+        ("- {name: a, task: b, sentence: c, place: d, paper: e, unit: f, moves: [[1, M1]]}",
+         r"claim 1 \('a'\): moves cannot take \[\[1, 'M1'\]\]"),
+        ("- {name: a, task: b, sentence: c, place: d, paper: e, unit: f, gains: 3}", r"claim 1 \('a'\): gains cannot"),
+        ("- [", "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_a_claim_that_cannot_be_is_named(text, said, tmp_path):
+    (tmp_path / "claims.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"claims.yaml.*{said}"):
+        read_claims(tmp_path / "claims.yaml")
 
 
 def test_claims_as_a_table_and_as_text(runs):

@@ -1,4 +1,4 @@
-"""Claims: a sentence as a function from the files of runs to a verdict. The paper's are in `paper_claims`.
+"""Claims: a sentence as a function from the files of runs to a verdict. The paper's are in `data/paper/claims.yaml`.
 
 A claim is one or several effects that it says are above zero. It *holds* where all their 95 % intervals lie above
 zero, *does not hold* where one lies below, and is *undecided* otherwise, or where there are fewer seeds than it needs.
@@ -6,13 +6,19 @@ zero, *does not hold* where one lies below, and is *undecided* otherwise, or whe
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
 
-from irpo_lib.results.effects import Effect
+from irpo_lib.config import DATA, read_yaml
+from irpo_lib.results.effects import KINDS, Effect
 from irpo_lib.results.runs import IRPO, Run, by_task
 from irpo_lib.terminal.errors import UserError
 
 #: Differences between trained models are judged on no fewer training runs.
 SEEDS = 3
+#: The keys of a claim in a file; one more is its kind of effect.
+WORDS = ("name", "task", "sentence", "place", "paper", "unit")
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,32 @@ class Verdict:
         return min(self.effects, key=lambda e: e.low)
 
 
+def read_claims(path: Path = DATA / "paper" / "claims.yaml") -> list[Claim]:
+    """The claims of a file, in its order; without one, the paper's.
+
+    Raises:
+        UserError: the file is no list of claims, or one of them lacks a key or has an effect that there is not.
+    """
+    claims = read_yaml(path.read_text(encoding="utf8"), str(path))
+    if not isinstance(claims, list) or not all(isinstance(c, dict) for c in claims):
+        raise UserError(f"{path}: a file of claims is a list, each of them lines of 'key: value'")
+    return [_claim(c, f"{path}, claim {number} ('{c.get('name')}')") for number, c in enumerate(claims, start=1)]
+
+
+def _claim(found: dict[str, Any], where: str) -> Claim:
+    if set(found) - KINDS.keys() != set(WORDS) or len(found) != len(WORDS) + 1:
+        raise UserError(f"{where} has {', '.join(found)}, not {', '.join(WORDS)} and one of {', '.join(KINDS)}")
+    [kind] = found.keys() & KINDS.keys()
+    effects, arguments = KINDS[kind], found.pop(kind)
+    try:
+        signature(effects).bind([], *arguments)
+        if kind == "moves" and any(len(term) != 3 for term in arguments):
+            raise TypeError("each is a weight, a model, and chosen, rejected or gold")
+    except TypeError as error:
+        raise UserError(f"{where}: {kind} cannot take {arguments}: {error}") from error
+    return Claim(**found, effects=lambda runs: effects(runs, *arguments))
+
+
 def judge(claim: Claim, runs: Sequence[Run]) -> Verdict:
     """The verdict on a claim, from all runs of its task.
 
@@ -80,9 +112,7 @@ def judge_all(runs: Sequence[Run], claims: Sequence[Claim]) -> list[Verdict]:
             raise UserError(f"{run.folder} was trained by {loss}, and the claims are about {IRPO}")
     found = []
     for task, some in by_task(runs).items():
-        for claim in claims:
-            if claim.task != task.partition("-")[0]:
-                continue
+        for claim in [c for c in claims if c.task == task.partition("-")[0]]:
             try:
                 found.append(judge(claim, some))
             except UserError:  # its arms or iterations were not part of these runs

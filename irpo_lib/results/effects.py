@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
+from typing import Any
 
 import pandas as pd
 
 from irpo_lib.results.runs import Run
-
-#: "Do not seem to deviate": within so many points of accuracy.
-SAME = 3.0
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,12 @@ def effect(values: Sequence[pd.Series]) -> Effect:
 # --- effects of runs ---
 
 
-def gain(runs: Sequence[Run], better: str, worse: str, measure: str = "greedy", than: str = "greedy") -> Effect:
-    """Points of test accuracy that one model ("last": M_T) has more than another, on the same problems."""
+def points(runs: Sequence[Run], *terms: tuple[float, str, str], plus: float = 0.0) -> Effect:
+    """A sum of weighted test accuracies on the same problems, in points: (weight, model or "last", measure) each."""
     last = f"M{iterations(runs)}"
-    better, worse = (last if m == "last" else m for m in (better, worse))
-    return effect([100 * (r.outcomes(better, measure) - r.outcomes(worse, than)).dropna() for r in runs])
+    terms = tuple((w, last if model == "last" else model, measure) for w, model, measure in terms)
+    sums: list[Any] = [sum(w * r.outcomes(model, measure) for w, model, measure in terms) for r in runs]
+    return effect([plus + 100 * s.dropna() for s in sums])
 
 
 def change(run: Run, model: str, kind: str, since: float = 0.0) -> pd.Series:
@@ -65,11 +64,8 @@ def change(run: Run, model: str, kind: str, since: float = 0.0) -> pd.Series:
 
     `since` is the share of the training that is left out at its beginning.
     """
-    rows = run.probe(model)
-    steps = sorted(rows.step.unique())
-    first = steps[round(since * (len(steps) - 1))]
-    at = {step: rows[rows.step == step].set_index("problem_id")[f"{kind}_logps"] for step in (first, steps[-1])}
-    return at[steps[-1]] - at[first]
+    steps = run.probe(model).pivot(index="step", columns="problem_id", values=f"{kind}_logps")
+    return steps.iloc[-1] - steps.iloc[round(since * (len(steps) - 1))]
 
 
 def changes(runs: Sequence[Run], *terms: tuple[float, str, str]) -> Effect:
@@ -77,40 +73,55 @@ def changes(runs: Sequence[Run], *terms: tuple[float, str, str]) -> Effect:
     return effect([sum(w * change(r, model, kind) for w, model, kind in terms) for r in runs])  # type: ignore[misc]
 
 
-def margin_growth(runs: Sequence[Run], model: str, since: float) -> Effect:
-    return effect([change(r, model, "chosen", since) - change(r, model, "rejected", since) for r in runs])
-
-
 def iterations(runs: Sequence[Run]) -> int:
     return min(r.iterations for r in runs)
 
 
+# --- what a claim says is above zero ---
+
+
+def gain(runs: Sequence[Run], better: str, worse: str) -> list[Effect]:
+    """How much more test accuracy one model has than another."""
+    return [points(runs, (1, better, "greedy"), (-1, worse, "greedy"))]
+
+
+def votes(runs: Sequence[Run], model: str) -> list[Effect]:
+    """How much more test accuracy a model has with majority voting."""
+    return [points(runs, (1, model, "majority"), (-1, model, "greedy"))]
+
+
 def gains(runs: Sequence[Run]) -> list[Effect]:
     """M1 − M0, M2 − M1, …"""
-    return [gain(runs, f"M{t}", f"M{t - 1}") for t in range(1, iterations(runs) + 1)]
+    return [e for t in range(1, iterations(runs) + 1) for e in gain(runs, f"M{t}", f"M{t - 1}")]
 
 
 def shrinking_gains(runs: Sequence[Run]) -> list[Effect]:
     """(M1 − M0) − (M2 − M1), …"""
-    found = []
-    for t in range(1, iterations(runs)):
-        steps = [100 * (2 * r.outcomes(f"M{t}") - r.outcomes(f"M{t - 1}") - r.outcomes(f"M{t + 1}")) for r in runs]
-        found.append(effect(steps))
-    return found
+    return [
+        points(runs, (2, f"M{t}", "greedy"), (-1, f"M{t - 1}", "greedy"), (-1, f"M{t + 1}", "greedy"))
+        for t in range(1, iterations(runs))
+    ]
 
 
-def same(runs: Sequence[Run], a: str, b: str) -> list[Effect]:
-    """Two one-sided effects: the difference is above −SAME, and below SAME."""
-    return [effect([SAME + sign * 100 * (r.outcomes(a) - r.outcomes(b)) for r in runs]) for sign in (1, -1)]
+def same(runs: Sequence[Run], a: str, b: str, within: float) -> list[Effect]:
+    """Two one-sided effects: the difference in points is above −within, and below within."""
+    return [points(runs, (sign, a, "greedy"), (-sign, b, "greedy"), plus=within) for sign in (1, -1)]
+
+
+def moves(runs: Sequence[Run], *terms: tuple[float, str, str]) -> list[Effect]:
+    return [changes(runs, *terms)]
+
+
+def margin_growth(runs: Sequence[Run], since: float, *models: str) -> list[Effect]:
+    """The change of chosen less that of rejected, for each model."""
+    return [effect([change(r, m, "chosen", since) - change(r, m, "rejected", since) for r in runs]) for m in models]
 
 
 def fewer_pairs(runs: Sequence[Run]) -> list[Effect]:
     """By how many pairs each iteration has fewer than the one before, in per cent of iteration 1's."""
+    pairs = [{t: stage.counts["pairs"] for t, stage in r.loop("pairs").items()} for r in runs]
+    return [effect([pd.Series([100 * (p[t] - p[t + 1]) / p[1]]) for p in pairs]) for t in range(1, iterations(runs))]
 
-    def pairs(run: Run, t: int) -> int:
-        return run.counts(f"M{t}", "pairs")["pairs"]
 
-    return [
-        effect([pd.Series([100 * (pairs(r, t) - pairs(r, t + 1)) / pairs(r, 1)]) for r in runs])
-        for t in range(1, iterations(runs))
-    ]
+#: As a claim names them.
+KINDS = {f.__name__: f for f in (gain, votes, gains, shrinking_gains, same, moves, margin_growth, fewer_pairs)}

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,13 @@ def reproduce(
     """
     if models and len(models) != len(seeds):
         raise UserError(f"--models names {len(models)} models for {len(seeds)} seeds: give one for each seed")
+    configs = {task: load_config(preset, task, **(overrides | {"task": task})) for task in tasks}
+    models = models or [configs[tasks[0]].model] * len(seeds)
     plan: list[Callable[[], Any]] = []
-    for task in tasks:
-        for number, seed in enumerate(seeds):
-            own = {"model": models[number]} if models else {}
-            config = load_config(preset, task, **(overrides | own | {"seed": seed, "task": task}))
-            plan += stages_of(Experiment(config, out / task / f"seed-{seed}"), tune=seed == seeds[0])
+    for task, config in configs.items():
+        for seed, model in zip(seeds, models, strict=True):
+            main = Experiment(replace(config, seed=seed, model=model), out / task / f"seed-{seed}")
+            plan += stages_of(main, tune=seed == seeds[0])
     started = time.time()
     with Progress(len(plan), "reproduce", "stages") as progress, quiet():
         for stage in plan:
@@ -59,7 +60,18 @@ def reproduce(
             stage()
             # What an earlier run had done takes no time and says nothing about what is left.
             (progress.add if time.monotonic() - before > 0.5 else progress.skip)(1)
-    _note(out, preset, tasks, seeds, overrides, models, time.time() - started)
+    note = {
+        "command": "irpo " + " ".join(sys.argv[1:]),
+        "seeds": list(seeds),
+        "seed_models": [{"model": m, "hash": model_hash(m)} for m in models],
+        "seconds": round(time.time() - started),
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",
+        "versions": library_versions(),
+        "configs": {task: asdict(config) for task, config in configs.items()},
+    }
+    path = out / PROVENANCE
+    write_json(path, [*(read_json(path) if path.is_file() else []), note])
 
 
 def stages_of(main: Experiment, tune: bool) -> list[Callable[[], Any]]:
@@ -73,25 +85,6 @@ def stages_of(main: Experiment, tune: bool) -> list[Callable[[], Any]]:
     if tune and config.task.startswith("gsm8k"):
         plan += [partial(evaluate_on_dev, main, arm) for arm in (None, *tuning_arms(config))]
     return plan
-
-
-def _note(out: Path, preset: str, tasks, seeds, overrides: dict[str, Any], models, seconds: float) -> None:
-    """Adds a line on how the results were made: command, seeds, seed models, commit, machine."""
-    path = out / PROVENANCE
-    notes = read_json(path) if path.is_file() else []
-    configs = {t: asdict(load_config(preset, t, **(overrides | {"task": t}))) for t in tasks}
-    seed_models = models or [next(iter(configs.values()))["model"]] * len(seeds)
-    note = {
-        "command": "irpo " + " ".join(sys.argv[1:]),
-        "seeds": list(seeds),
-        "seed_models": [{"model": m, "hash": model_hash(m)} for m in seed_models],
-        "seconds": round(seconds),
-        "commit": _commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",
-        "versions": library_versions(),
-        "configs": configs,
-    }
-    write_json(path, [*notes, note])
 
 
 def _commit() -> str:

@@ -1,8 +1,7 @@
 """What runs have left on disk, as tables, figures and claims read it: outcomes, log-probs, counts. Reads files only."""
 
-import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,26 +26,30 @@ class Stage:
 
     home: str
     name: str
-    settings: dict[str, Any]
-    inputs: dict[str, str]
-    counts: dict[str, Any]
-    versions: dict[str, str]
-    seconds: float
-    device: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    device: str = "not recorded"
 
     @property
     def iteration(self) -> int | None:
         """None for an arm's."""
         return int(self.home.removeprefix("iteration-")) if self.home.startswith("iteration-") else None
 
+    @property
+    def model(self) -> str:
+        """As `Run` names it: "M1" or "dpo"."""
+        return self.home.removeprefix("arms/") if self.iteration is None else f"M{self.iteration}"
+
 
 def _read_stage(home: str, path: Path) -> Stage:
     found = read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path} is no manifest of a stage")
-    settings, inputs, counts, versions = (found.get(p, {}) for p in ("settings", "inputs", "counts", "versions"))
-    seconds, device = found.get("seconds", 0.0), found.get("device", "not recorded")
-    return Stage(home, path.parent.name, settings, inputs, counts, versions, seconds, device)
+    recorded = {key: found[key] for key in Stage.__dataclass_fields__ if key in found}
+    return Stage(**recorded | {"home": home, "name": path.parent.name})
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The loop's settings, of all its stages: what differs between iterations is as in the last one."""
-        found: dict[str, Any] = {}
-        for stage in self.stages:
-            if stage.iteration is not None:
-                found |= stage.settings
-        return found
+        return {k: v for s in self.stages if s.iteration is not None for k, v in s.settings.items()}
 
     @property
     def task(self) -> str:
@@ -110,10 +109,6 @@ class Run:
     def summary(self, model: str, stage: str = "evaluate") -> dict[str, Any]:
         return read_json(self.of(model, stage) / "summary.json")
 
-    def counts(self, model: str, stage: str) -> dict[str, Any]:
-        """What a stage counted, as in `irpo status`."""
-        return read_json(self.of(model, stage) / MANIFEST)["counts"]
-
     def probe(self, model: str) -> pd.DataFrame:
         """The log-probs of the followed pairs during the training of a model; see `probe`."""
         path = self.of(model, "train") / "probe.parquet"
@@ -121,15 +116,19 @@ class Run:
             raise UserError(f"{path} does not exist: {model} was not trained here, or with probe_every=0")
         return pd.read_parquet(path)
 
+    def trained_with(self, model: str) -> dict[str, Any]:
+        """The settings of a model's training, none where it is not finished."""
+        path = self.of(model, "train") / MANIFEST
+        return read_json(path)["settings"] if path.is_file() else {}
+
     def loss(self, model: str) -> str:
         """What a model was trained by, as the paper's legends call it: "DPO+NLL", "DPO" or "SFT"."""
-        path = self.of(model, "train") / MANIFEST
-        return loss_name(read_json(path)["settings"] if path.is_file() else {})
+        return loss_name(self.trained_with(model))
 
     @property
     def iterations(self) -> int:
         """How many iterations have been evaluated."""
-        return sum(self.has(f"M{t}") for t in range(1, len(list(self.folder.glob("iteration-*"))) + 1))
+        return len(self.loop("evaluate").keys() - {0})
 
 
 def loss_name(settings: dict[str, Any]) -> str:
@@ -164,15 +163,6 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 
 def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """In the order of the paper: GSM8K, ARC, MATH."""
-    order = list(dict.fromkeys([*PAPER_COLUMN, *(r.task for r in runs)]))
-    return {t: [r for r in runs if r.task == t] for t in order if any(r.task == t for r in runs)}
-
-
-def paper_accuracy(task: str, method: str, iteration: int, measure: str, tables: Path) -> float | None:
-    """The paper's accuracy in per cent (Tables 1 and 2), None where it gives none."""
-    with tables.open(encoding="utf8", newline="") as file:
-        for row in csv.DictReader(file):
-            same = (row["task"], row["method"], row["measure"]) == (PAPER_COLUMN.get(task, ""), method, measure)
-            if same and int(row["iteration"]) == iteration:
-                return float(row["accuracy"])
-    return None
+    order = dict.fromkeys([*PAPER_COLUMN, *(r.task for r in runs)])
+    found = {task: [r for r in runs if r.task == task] for task in order}
+    return {task: some for task, some in found.items() if some}

@@ -1,6 +1,6 @@
 """Tables 1 and 2 with our numbers beside the paper's, § 3.1's tuning, and what a run has done. Reads files only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,25 +10,12 @@ import pandas as pd
 from irpo_lib.config import DATA
 from irpo_lib.results.claims import Verdict
 from irpo_lib.results.effects import effect
-from irpo_lib.results.runs import IRPO, Run, by_task, paper_accuracy
-from irpo_lib.stages.store import COMPLETE, MANIFEST, read_json, replace_file
+from irpo_lib.results.runs import IRPO, PAPER_COLUMN, Run, by_task
+from irpo_lib.stages.store import COMPLETE, replace_file
 from irpo_lib.terminal.errors import UserError
 
 #: (the row's words, the arm, the paper's method), in Table 1's order; the last four are not in the paper.
-ARM_ROWS = (
-    ("DPO initialized from M0", "dpo", "DPO"),
-    ("DPO initialized from SFT trained on chosen seqs", "dpo-from-sft", "DPO from SFT on chosen"),
-    ("SFT on gold CoT examples", "sft-gold", "SFT on gold"),
-    ("SFT on chosen sequences (STaR, 1 iteration)", "sft-chosen", "STaR"),
-    ("STaR (1 iteration, but on twice as much data)", "star-twice", "STaR, twice the data"),
-    ("Iterative RPO (1 iteration, but initialized from SFT trained on chosen seqs)", "irpo-from-sft",
-     "Iterative RPO from SFT on chosen"),
-    ("Iterative RPO (1 iteration, but on twice as much data)", "irpo-twice", "Iterative RPO, twice the data"),
-    ("beyond: iteration 2 on the pairs of both iterations", "replay", ""),
-    ("beyond: iteration 2 with M0 as reference", "fixed-reference", ""),
-    ("beyond: iteration 1, NLL per token of the batch", "nll-batch", ""),
-    ("beyond: iteration 1, NLL summed", "nll-sum", ""),
-)  # fmt: skip
+ARM_ROWS = tuple(pd.read_csv(DATA / "paper" / "rows.csv", na_filter=False).itertuples(index=False, name=None))
 
 
 def table_rows(runs: Sequence[Run]) -> pd.DataFrame:
@@ -38,6 +25,8 @@ def table_rows(runs: Sequence[Run]) -> pd.DataFrame:
     one seed it is Wilson's, over problems alone.
     """
     rows = []
+    tables = pd.read_csv(DATA / "paper" / "tables.csv").set_index(["task", "method", "iteration", "measure"])
+    papers = tables.accuracy.to_dict()
     for task, some in by_task(runs).items():
         last = max(r.iterations for r in some)
         wanted = [(f"Iterative RPO, iteration {t}", f"M{t}", "Iterative RPO", t) for t in range(1, last + 1)]
@@ -48,20 +37,16 @@ def table_rows(runs: Sequence[Run]) -> pd.DataFrame:
                 have = [r for r in some if (r.of(model, "evaluate") / f"{measure}.csv").is_file()]
                 if not have:
                     continue
-                words, published = _as_trained(label, method, have[0].loss(model))
-                row = {"task": task, "row": words, "model": model, "measure": measure}
-                paper = paper_accuracy(task, published, iteration, measure, DATA / "paper" / "tables.csv")
-                rows.append(row | _accuracy(have, model, measure) | {"paper": paper})
+                row: dict[str, Any] = {"task": task, "row": label, "model": model, "measure": measure}
+                row |= _accuracy(have, model, measure)
+                row["paper"] = papers.get((PAPER_COLUMN.get(task), method, iteration, measure))
+                loss = have[0].loss(model)
+                if loss != IRPO and "Iterative RPO" in label:  # with alpha=0 the loop is plain DPO: no row of the paper
+                    row |= {"row": label.replace("Iterative RPO", f"Iterative {loss}"), "paper": None}
+                rows.append(row)
     if not rows:
         raise UserError("these runs hold no evaluated model yet")
     return pd.DataFrame(rows)
-
-
-def _as_trained(label: str, method: str, loss: str) -> tuple[str, str]:
-    """A row's words and the paper's method; with alpha=0 the loop is plain DPO, which the paper has no row for."""
-    if loss == IRPO or "Iterative RPO" not in label:
-        return label, method
-    return label.replace("Iterative RPO", f"Iterative {loss}"), ""
 
 
 def _accuracy(runs: Sequence[Run], model: str, measure: str) -> dict[str, Any]:
@@ -105,11 +90,8 @@ def tuning_rows(runs: Sequence[Run]) -> pd.DataFrame:
     """§ 3.1's tuning: α, β and the dev accuracy of the model after one iteration; empty where nothing was tuned."""
     rows = []
     for run in runs:
-        for path in sorted(run.folder.glob("*/*/evaluate-dev/summary.json")) + sorted(
-            run.folder.glob("iteration-1/evaluate-dev/summary.json")
-        ):
-            trained = read_json(path.parent.parent / "train" / MANIFEST)["settings"]
-            found = read_json(path)["greedy"]
+        for model in [s.model for s in run.stages if s.name == "evaluate-dev"]:
+            trained, found = run.trained_with(model), run.summary(model, "evaluate-dev")["greedy"]
             row = {"task": run.task, "seed": run.seed, "alpha": trained["alpha"], "beta": trained["beta"]}
             shares = {k: round(100 * found[k], 1) for k in ("accuracy", "low", "high")}
             rows.append(row | shares | {"dev_problems": found["problems"]})
@@ -129,26 +111,28 @@ def claims_markdown(verdicts: Sequence[Verdict]) -> str:
 
 def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """One row an effect, with the paper's sentence."""
-    rows = []
-    for v in verdicts:
-        for number, e in enumerate(v.effects, start=1):
-            row = {"claim": v.claim.name, "verdict": v.verdict, "effect": number, "of": len(v.effects)}
-            row |= {"mean": round(e.mean, 3), "low": round(e.low, 3), "high": round(e.high, 3), "unit": v.claim.unit}
-            row |= {"seeds": e.seeds, "problems": e.problems, "paper": v.claim.paper, "place": v.claim.place}
-            rows.append(row | {"sentence": v.claim.sentence})
-    return pd.DataFrame(rows)
+    return pd.DataFrame([
+        {"claim": v.claim.name, "verdict": v.verdict, "effect": number, "of": len(v.effects),
+         "mean": round(e.mean, 3), "low": round(e.low, 3), "high": round(e.high, 3), "unit": v.claim.unit,
+         "seeds": e.seeds, "problems": e.problems, "paper": v.claim.paper, "place": v.claim.place,
+         "sentence": v.claim.sentence}
+        for v in verdicts for number, e in enumerate(v.effects, start=1)
+    ])  # fmt: skip
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
-    """A table as CSV, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, partial(table.to_csv, index=False))
-    return path
+    """A table as CSV."""
+    return write_file(path, partial(table.to_csv, index=False))
 
 
 def write_text(text: str, path: Path) -> Path:
+    return write_file(path, lambda p: p.write_text(text, encoding="utf8"))
+
+
+def write_file(path: Path, write: Callable[[Path], Any]) -> Path:
+    """A file and the folder for it; the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda p: p.write_text(text, encoding="utf8"))
+    replace_file(path, write)
     return path
 
 
@@ -163,9 +147,8 @@ def status_table(run_dir: Path) -> str:
         counts = ", ".join(f"{k} {v}" for k, v in stage.counts.items())
         lines.append(f"{name:<{width}}{stage.seconds:>9.1f}  {counts}")
     for folder in sorted([*run_dir.glob("iteration-*/*.partial"), *run_dir.glob("arms/*/*.partial")]):
-        lines.append(
-            f"{folder.relative_to(run_dir)!s:<{width}}{'':>9}  under way or interrupted; kept: {_kept(folder)}"
-        )
+        name = str(folder.relative_to(run_dir))
+        lines.append(f"{name:<{width}}{'':>9}  under way or interrupted; kept: {_kept(folder)}")
     return "\n".join(lines)
 
 

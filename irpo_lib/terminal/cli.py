@@ -118,11 +118,10 @@ def figures(args: argparse.Namespace) -> None:
 
 
 def claims(args: argparse.Namespace) -> None:
-    from irpo_lib.results.claims import judge_all
-    from irpo_lib.results.paper_claims import CLAIMS
+    from irpo_lib.results.claims import judge_all, read_claims
     from irpo_lib.results.tables import claims_markdown, claims_table, write_table, write_text
 
-    verdicts = judge_all(_runs(args), CLAIMS)
+    verdicts = judge_all(_runs(args), read_claims())
     text = claims_markdown(verdicts)
     print(text)
     print(write_table(claims_table(verdicts), _out(args) / "claims.csv"))
