@@ -27,8 +27,9 @@ from irpo_lib.pairs import response_key
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.report import folder as report_folder
 from irpo_lib.report import sample_table
-from irpo_lib.report.page import json_in_html, write_report
+from irpo_lib.report.page import write_report
 from irpo_lib.report.ratios import token_texts
+from irpo_lib.report.templates import TEMPLATES
 from irpo_lib.stages.store import read_json, read_records, write_records
 from irpo_lib.tasks import get_task, read_split
 from irpo_lib.terminal.cli import main
@@ -212,10 +213,11 @@ def test_the_command_of_a_run_by_notebooks_is_the_recorded_one(run, tmp_path):
 
 
 def test_json_cannot_end_its_script():
-    text = json_in_html({"text": HOSTILE + "\u2028&lt;", "lone": "\ud800"})
+    value = {"text": HOSTILE + "\u2028&lt;", "lone": "\ud800"}
+    text = TEMPLATES.from_string("{{ value | tojson }}").render(value=value)
     assert "<" not in text
     assert ">" not in text
-    assert json.loads(text) == {"text": HOSTILE + "\u2028&lt;", "lone": "\ud800"}
+    assert json.loads(text) == value
     text.encode("utf8")
 
 

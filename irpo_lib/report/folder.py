@@ -1,12 +1,15 @@
-"""What a report takes from a run folder, which may be incomplete: stages, problems, samples and pairs."""
+"""What a report takes from a run folder, which may be incomplete: stages, problems, M0, and what is shown of them."""
 
 import random
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.config import load_config
+from irpo_lib.config import PRESETS, load_config
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.results.runs import Run
 from irpo_lib.stages import parquet
@@ -19,7 +22,7 @@ MOST_TOKENS = 300_000
 
 
 class RunFolder(Run):
-    """A run folder with what only a report asks of it: parameters, problems, samples and pairs."""
+    """A run folder with what only a report asks of it: parameters, M0, problems and samples."""
 
     @cached_property
     def recorded(self) -> dict[str, Any]:
@@ -28,31 +31,31 @@ class RunFolder(Run):
         return read_json(records[-1]).get("parameters", {}) if records else {}
 
     @cached_property
-    def sampled(self) -> list[str]:
-        """Ids of the training problems, in order."""
-        rewards = self.loop("reward")
-        first = self.of(f"M{min(rewards)}", "reward") / "completions.parquet"
-        return list(dict.fromkeys(parquet.column(first, "problem_id")))
+    def preset_and_model(self) -> tuple[str, str | None]:
+        """The preset and M0: what was recorded, or any preset whose model has the hash that the run has for it."""
+        from irpo_lib.models.load import model_hash
 
-    def problems(self) -> tuple[dict[str, Problem], str]:
-        """id → training problem, and, where they are not known, why not."""
-        made = next(iter(self.loop("generate").values()), None)
-        overrides = self.recorded.get("overrides", {})
-        try:
-            task = get_task(self.task, overrides.get("task_path"))
-            found = read_split(task, "train")[: len(self.sampled)]
-        except UserError as error:
-            return {}, f"The problems cannot be read ({error}); prompts are shown in their place."
-        same = [p.id for p in found] == self.sampled
-        if made and "problems" in made.inputs:
-            same = made.inputs["problems"] == hash_json([vars(p) for p in found])
-        if not same:
-            return {}, f"The problems of {self.task} are others now than in this run; prompts are shown in their place."
-        return {p.id: p for p in found}, ""
+        first = self.loop("train").get(1) or self.loop("generate").get(1) or self.loop("evaluate").get(0)
+        wanted = first.inputs.get("model") if first else None
+        preset, overrides = self.recorded.get("preset", "mini"), self.recorded.get("overrides", {})
+        known = [(preset, overrides["model"])] if "model" in overrides else []
+        for name in [preset, *sorted(p.stem for p in PRESETS.glob("*.yaml"))]:
+            with suppress(UserError):  # a preset file that has gone, or one that is not valid any more
+                known.append((name, load_config(name).model))
+        return next(((name, model) for name, model in known if model_hash(model) == wanted), ("mini", None))
+
+    @property
+    def seed_model(self) -> str | None:
+        """M0; None where it is not known."""
+        return self.preset_and_model[1]
+
+    def completions(self, iteration: int) -> Path:
+        """The file of rewarded completions."""
+        return self.of(f"M{iteration}", "reward") / "completions.parquet"
 
     def samples(self, iteration: int, ids: Collection[str]) -> list[Completion]:
         """The rewarded completions of some problems."""
-        return parquet.of_problems(self.of(f"M{iteration}", "reward") / "completions.parquet", Completion, ids)
+        return sorted(parquet.of_problems(self.completions(iteration), Completion, ids), key=lambda c: c.index)
 
     def pairs(self, iteration: int, ids: Collection[str]) -> list[PreferencePair]:
         """The preference pairs of some problems; none where the stage is not finished."""
@@ -60,19 +63,42 @@ class RunFolder(Run):
             return []
         return parquet.of_problems(self.of(f"M{iteration}", "pairs") / "pairs.parquet", PreferencePair, ids)
 
+    def temperature(self, iteration: int) -> float | None:
+        """What was sampled with; None where that is not known any more."""
+        made = self.loop("generate").get(iteration)
+        return made.settings.get("temperature") if made else None
+
+    @cached_property
+    def sampled(self) -> list[str]:
+        """Ids of the training problems, in order; none where no iteration has rewarded samples yet."""
+        first = min(self.loop("reward"), default=None)
+        return [] if first is None else list(dict.fromkeys(parquet.column(self.completions(first), "problem_id")))
+
+    def problems(self) -> tuple[dict[str, Problem], str]:
+        """id → training problem, and, where they are not known, why not."""
+        made = next(iter(self.loop("generate").values()), None)
+        try:
+            task = get_task(self.task, self.recorded.get("overrides", {}).get("task_path"))
+            found = read_split(task, "train")[: len(self.sampled)]
+        except UserError as error:
+            return {}, f"The problems cannot be read ({error}); prompts are shown in their place."
+        wanted = made.inputs.get("problems") if made else None
+        same = wanted == hash_json([vars(p) for p in found]) if wanted else self.sampled == [p.id for p in found]
+        if not same:
+            return {}, f"The problems of {self.task} are others now than in this run; prompts are shown in their place."
+        return {p.id: p for p in found}, ""
+
     def choose(self, most: int) -> list[str]:
         """Ids of at most so many problems, at random by the run's seed, in order; fewer where theirs are long."""
-        if not self.loop("reward"):
-            return []
-        some = random.Random(self.settings.get("seed", 0)).sample(self.sampled, len(self.sampled))[:most]
-        lengths = dict.fromkeys(some, 0)
-        for iteration in self.loop("reward"):
-            path = self.of(f"M{iteration}", "reward") / "completions.parquet"
+        lengths: Counter[str] = Counter()
+        for path in map(self.completions, self.loop("reward")):
             each = zip(parquet.column(path, "problem_id"), parquet.lengths(path, "token_ids"), strict=True)
             for problem_id, tokens in each:
-                if problem_id in lengths:
-                    lengths[problem_id] += tokens
-        return sorted(_within(lengths, MOST_TOKENS), key=self.sampled.index)
+                lengths[problem_id] += tokens
+        some = random.Random(self.settings.get("seed", 0)).sample(self.sampled, len(self.sampled))[:most]
+        together = accumulate(lengths[i] for i in some)
+        kept = [i for i, tokens in zip(some, together, strict=True) if tokens <= MOST_TOKENS] or some[:1]
+        return sorted(kept, key=self.sampled.index)
 
 
 def open_run(folder: Path) -> RunFolder:
@@ -81,46 +107,11 @@ def open_run(folder: Path) -> RunFolder:
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: {right}")
     run = RunFolder(folder)
+    within = sorted({p.parents[2] for d in ("*", "*/*") for p in folder.glob(f"{d}/iteration-*/*/{MANIFEST}")})
+    if within and not run.stages:
+        raise UserError(f"{folder} holds {len(within)} runs and is none itself: give one of them, as in {within[0]}")
     if not run.stages:
-        within = sorted({p.parents[2] for d in ("*", "*/*") for p in folder.glob(f"{d}/iteration-*/*/{MANIFEST}")})
-        if within:
-            raise UserError(
-                f"{folder} holds {len(within)} runs and is none itself: give one of them, as in {within[0]}"
-            )
         raise UserError(f"{folder} is no run folder, or no stage of it is finished: {right}")
     if not any("task" in s.settings for s in run.stages):
         raise UserError(f"{folder}: none of its stages says which task it is of: {right}")
     return run
-
-
-def find_seed_model(run: RunFolder) -> str | None:
-    """M0: the model of the recorded overrides or preset, or of any preset, with the hash that the run has for it."""
-    from irpo_lib.models.load import model_hash
-
-    first = run.loop("train").get(1) or run.loop("generate").get(1) or run.loop("evaluate").get(0)
-    wanted = first.inputs.get("model") if first else None
-    return next((name for name in _known_models(run.recorded) if model_hash(name) == wanted), None)
-
-
-def _known_models(recorded: dict[str, Any]) -> Iterable[str]:
-    from irpo_lib.config import PRESETS
-
-    if "model" in recorded.get("overrides", {}):
-        yield recorded["overrides"]["model"]
-    for preset in [recorded.get("preset", "mini"), *sorted(p.stem for p in PRESETS.glob("*.yaml"))]:
-        try:
-            yield load_config(preset).model
-        except UserError:  # a preset file that has gone, or one that is not valid any more
-            continue
-
-
-def _within(lengths: dict[str, int], most: int) -> list[str]:
-    """The first problems whose tokens together are at most so many, and at least one."""
-    kept: list[str] = []
-    total = 0
-    for problem_id, tokens in lengths.items():
-        total += tokens
-        if kept and total > most:
-            break
-        kept.append(problem_id)
-    return kept

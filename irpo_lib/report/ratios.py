@@ -1,35 +1,34 @@
 """What an iteration's training did to each token of its pairs: log M_t(token) − log M_{t−1}(token), in nats."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from irpo_lib.fast.batches import Tokens
+from irpo_lib.fast.predict import choose_path
+from irpo_lib.fast.tree_attention import NAME as PREFIX_TREE
+from irpo_lib.logprobs import DistinctResponses, score_tokens
+from irpo_lib.models.load import load_model, load_tokenizer
+from irpo_lib.records import PreferencePair
 from irpo_lib.terminal.errors import UserError
-
-if TYPE_CHECKING:
-    from irpo_lib.fast.batches import Tokens
-
-
-@dataclass(frozen=True)
-class TokenRatios:
-    """One response: the text of each token, its log-ratio, and the response's log-prob before and after training."""
-
-    texts: list[str]
-    ratios: list[float]
-    before: float
-    after: float
+from irpo_lib.terminal.progress import Progress
 
 
 def token_ratios(
-    before: str | Path | None, after: Path, dtype: str, sequences: "Sequence[Tokens]"
-) -> list[TokenRatios]:
-    """The log-ratios of responses under the model that training started from and the one that it made.
+    before: str | Path | None, after: Path, dtype: str, pairs: Sequence[PreferencePair]
+) -> dict[str, dict[str, Any]]:
+    """The log-ratios of the pairs' responses under the model that training started from and the one that it made.
 
     Args:
         before: M_{t−1}: a folder of the run, the name of M0 as in a preset, or None where that is not known.
         after: The folder of M_t.
         dtype: What the models compute in.
+
+    Returns:
+        `response_key` → the text of each token, its log-ratio, and the response's log-prob before and after training,
+        of three decimals each.
 
     Raises:
         UserError: a model is missing, cannot be loaded, or does not fit into memory.
@@ -39,15 +38,14 @@ def token_ratios(
     for folder in (before, after):
         if isinstance(folder, Path) and not folder.is_dir():
             raise UserError(f"the model's folder {folder} is missing")
-    from irpo_lib.models.load import load_tokenizer
-
-    tokenizer = load_tokenizer(str(after))
-    old, new = (_logps(name, dtype, sequences) for name in (str(before), str(after)))
-    texts = [token_texts(tokenizer, response) for _, response in sequences]
-    return [
-        TokenRatios(words, [y - x for x, y in zip(a, b, strict=True)], sum(a), sum(b))
-        for words, a, b in zip(texts, old, new, strict=True)
-    ]
+    tokenizer, responses = load_tokenizer(str(after)), DistinctResponses(pairs)
+    old, new = (_logps(str(model), dtype, responses) for model in (before, after))
+    found = {}
+    for key, (_, ids), a, b in zip(responses.keys, responses, old, new, strict=True):
+        ratios = [round(y - x, 3) for x, y in zip(a, b, strict=True)]
+        found[key] = {"tokens": token_texts(tokenizer, ids), "ratios": ratios}
+        found[key] |= {"before": round(sum(a), 3), "after": round(sum(b), 3)}
+    return found
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
@@ -71,23 +69,15 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
 
 
-def _logps(name: str, dtype: str, sequences: "Sequence[Tokens]") -> list[list[float]]:
+def _logps(name: str, dtype: str, responses: Sequence[Tokens]) -> list[list[float]]:
     """The log-prob of each token of each response under a model, which is let go before the next is loaded."""
-    import torch
-
-    from irpo_lib.fast.predict import choose_path
-    from irpo_lib.fast.tree_attention import NAME as PREFIX_TREE
-    from irpo_lib.logprobs import score_tokens
-    from irpo_lib.models.load import load_model
-    from irpo_lib.terminal.progress import Progress
-
     found: dict[int, list[float]] = {}
     try:
         model = choose_path(load_model(name, dtype), PREFIX_TREE)
-        with Progress(len(sequences), "log-ratios", "responses") as progress:
-            for index, logps in score_tokens(model, sequences):
+        with Progress(len(responses), "log-ratios", "responses") as progress:
+            for index, logps in score_tokens(model, responses):
                 found[index] = logps.tolist()
                 progress.add(1)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(f"{name} does not fit into this machine's memory") from error
-    return [found[i] for i in range(len(sequences))]
+    return [found[i] for i in range(len(responses))]
