@@ -3,13 +3,13 @@
 import math
 from dataclasses import dataclass, replace
 
+import irpo_beyond as beyond
 import pytest
 import torch
 
 from irpo_lib.arms import evaluate_trained
 from irpo_lib.cluster.layout import Parallel
 from irpo_lib.config import load_config
-from irpo_lib.engines import beyond
 from irpo_lib.iteration import Experiment
 from irpo_lib.models.load import load_model
 from irpo_lib.records import Completion, PreferencePair

@@ -1,7 +1,7 @@
 """Other ways to spend as many samples, for notebook 08: rejection sampling, other preference losses, GRPO.
 
 Each is an arm like those of `arms`: it starts from M_0, stands in `RUN/arms/NAME/`, and is evaluated in the same way
-(`arms.evaluate_trained`).
+(`arms.evaluate_trained`). Installed with the project as `irpo_beyond`.
 """
 
 import os
