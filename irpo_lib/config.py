@@ -5,15 +5,29 @@ from dataclasses import dataclass, fields, replace
 from inspect import formatannotation
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import yaml
 
 from irpo_lib.cluster.layout import Parallel, check_batch, check_parallel, read_parallel
-from irpo_lib.terminal.errors import UserError, nearest
+from irpo_lib.terminal.errors import UserError, check_keys, nearest
 
 PRESETS = Path(__file__).parent / "presets"
 DATA = Path(__file__).parent.parent / "data"
+
+
+def _one_of(*values: str):
+    return (lambda v: v in values), "one of " + ", ".join(values)
+
+
+# A type with its rule: what must hold of a value, and how an error puts it.
+_NOT_NEGATIVE = (lambda v: 0 <= v < inf), "0 or more and finite"
+_LATER_RATE = (lambda v: v is None or 0 < v < inf), "above 0 and finite, or null for learning_rate"
+NotNegative = Annotated[float, _NOT_NEGATIVE]
+NotNegativeInt = Annotated[int, _NOT_NEGATIVE]
+Positive = Annotated[float, ((lambda v: 0 < v < inf), "above 0 and finite")]
+Count = Annotated[int, ((lambda v: v >= 1), "1 or more")]
+CountOrAll = Annotated[int | None, ((lambda v: v is None or v >= 1), "1 or more, or null for all")]
 
 
 @dataclass(frozen=True)
@@ -24,69 +38,70 @@ class Config:
     task_path: str | None
     model: str
     seed: int
-    dtype: str
-    attention: str
+    dtype: Annotated[str, _one_of("float32", "bfloat16", "float16")]
+    attention: Annotated[str, _one_of("prefix_tree", "sdpa", "eager", "flash_attention_2")]
     # § 2, chain-of-thought and answer generation
-    iterations: int
-    samples: int
-    temperatures: tuple[float, ...]
-    top_p: float
-    max_new_tokens: int
-    engine: str
+    iterations: Count
+    samples: Count
+    temperatures: Annotated[tuple[float, ...], ((lambda v: all(0 < t < inf for t in v)), "above 0 and finite each")]
+    top_p: Annotated[float, ((lambda v: 0 < v <= 1), "above 0 and at most 1")]
+    max_new_tokens: Count
+    engine: Annotated[str, _one_of("transformers", "vllm", "server")]
     server: str | None
-    generation_tp: int
-    generation_rows: int
-    problems_per_shard: int
-    train_problems: int | None
+    generation_tp: Count
+    generation_rows: Count
+    problems_per_shard: Count
+    train_problems: CountOrAll
     # § 2, preference pairs
-    pairs_per_problem: int
+    pairs_per_problem: Count
     gold_in_winners: bool
-    max_length: int
-    max_pairs: int
+    max_length: Count
+    max_pairs: Count
     replay: bool
     # Equation 1 and its optimisation
-    beta: float
-    alpha: float
-    dpo_weight: float
-    nll_mean: str
-    reference_model: str
-    learning_rate: float
-    later_learning_rate: float | None
-    learning_rate_schedule: str
-    warmup_steps: int
-    batch_size: int
-    micro_batch_size: int
-    max_steps: int
-    checkpoint_every: int
+    beta: Positive
+    alpha: NotNegative
+    dpo_weight: NotNegative
+    nll_mean: Annotated[str, _one_of("sequence", "batch", "sum")]
+    reference_model: Annotated[str, _one_of("previous", "seed")]
+    learning_rate: Positive
+    later_learning_rate: Annotated[float | None, _LATER_RATE]
+    learning_rate_schedule: Annotated[str, _one_of("constant", "linear", "cosine")]
+    warmup_steps: NotNegativeInt
+    batch_size: Count
+    micro_batch_size: Count
+    max_steps: Count
+    checkpoint_every: Count
     select_checkpoint: bool
-    held_out: int
-    training_engine: str
+    held_out: NotNegativeInt
+    training_engine: Annotated[str, _one_of("irpo", "trl")]
     gradient_checkpointing: bool
-    lora_rank: int
-    lora_alpha: int
+    lora_rank: NotNegativeInt
+    lora_alpha: Count
     lora_quantized: bool
     # § 3, "8 nodes": how the work is spread over processes
     parallel: Parallel
-    launcher: str
-    nodes: int
+    launcher: Annotated[str, _one_of("local", "slurm")]
+    nodes: Count
     slurm_options: tuple[str, ...]
     setup: tuple[str, ...]
     container: str
     # Figures 2-4, diagnostics
-    probe_every: int
-    probe_pairs: int
+    probe_every: NotNegativeInt
+    probe_pairs: Count
     # § 3, evaluation
-    test_problems: int | None
-    majority_samples: int
-    majority_problems: int | None
-    majority_temperature: float
+    test_problems: CountOrAll
+    majority_samples: Count
+    majority_problems: CountOrAll
+    majority_temperature: Positive
     majority_iterations: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for name, (holds, right) in _RULES.items():
-            value = getattr(self, name)
-            if not holds(value):
-                raise UserError(f"{name}={value!r} cannot be: it must be {right}")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            for holds, right in getattr(f.type, "__metadata__", ()):
+                if not holds(value):
+                    raise UserError(f"{f.name}={value!r} cannot be: it must be {right}")
         if len(self.temperatures) != self.iterations:
             raise UserError(
                 f"temperatures={list(self.temperatures)} has {len(self.temperatures)} values for "
@@ -121,56 +136,8 @@ class Config:
         return {name: getattr(self, name) for name in names}
 
 
-def _one_of(*values: str):
-    return (lambda v: v in values), "one of " + ", ".join(values)
-
-
-_POSITIVE = (lambda v: 0 < v < inf), "above 0 and finite"
-_COUNT = (lambda v: v >= 1), "1 or more"
-_COUNT_OR_ALL = (lambda v: v is None or v >= 1), "1 or more, or null for all"
-_NOT_NEGATIVE = (lambda v: 0 <= v < inf), "0 or more and finite"
-_RULES = {
-    "dtype": _one_of("float32", "bfloat16", "float16"),
-    "engine": _one_of("transformers", "vllm", "server"),
-    "generation_tp": _COUNT,
-    "launcher": _one_of("local", "slurm"),
-    "nodes": _COUNT,
-    "attention": _one_of("prefix_tree", "sdpa", "eager", "flash_attention_2"),
-    "lora_rank": _NOT_NEGATIVE,
-    "lora_alpha": _COUNT,
-    "training_engine": _one_of("irpo", "trl"),
-    "nll_mean": _one_of("sequence", "batch", "sum"),
-    "reference_model": _one_of("previous", "seed"),
-    "probe_every": _NOT_NEGATIVE,
-    "probe_pairs": _COUNT,
-    "iterations": _COUNT,
-    "samples": _COUNT,
-    "temperatures": ((lambda v: all(0 < t < inf for t in v)), "above 0 and finite each"),
-    "top_p": ((lambda v: 0 < v <= 1), "above 0 and at most 1"),
-    "max_new_tokens": _COUNT,
-    "generation_rows": _COUNT,
-    "problems_per_shard": _COUNT,
-    "train_problems": _COUNT_OR_ALL,
-    "pairs_per_problem": _COUNT,
-    "max_length": _COUNT,
-    "max_pairs": _COUNT,
-    "beta": _POSITIVE,
-    "alpha": _NOT_NEGATIVE,
-    "dpo_weight": _NOT_NEGATIVE,
-    "learning_rate": _POSITIVE,
-    "later_learning_rate": ((lambda v: v is None or 0 < v < inf), "above 0 and finite, or null for learning_rate"),
-    "learning_rate_schedule": _one_of("constant", "linear", "cosine"),
-    "warmup_steps": _NOT_NEGATIVE,
-    "batch_size": _COUNT,
-    "micro_batch_size": _COUNT,
-    "max_steps": _COUNT,
-    "checkpoint_every": _COUNT,
-    "held_out": _NOT_NEGATIVE,
-    "test_problems": _COUNT_OR_ALL,
-    "majority_samples": _COUNT,
-    "majority_problems": _COUNT_OR_ALL,
-    "majority_temperature": _POSITIVE,
-}
+#: Keys and the types of their values, as an error names them.
+KINDS = {name: formatannotation(kind) for name, kind in get_type_hints(Config).items()}
 
 
 def load_config(preset: str = "mini", task: str | None = None, /, **overrides: Any) -> Config:
@@ -195,16 +162,16 @@ def load_config(preset: str = "mini", task: str | None = None, /, **overrides: A
     if not isinstance(per_task, dict) or not all(isinstance(v, dict) for v in per_task.values()):
         raise UserError(f"{path}: a preset is lines of 'key: value', and per_task has such keys for each task")
     values["task"] = overrides.get("task") or task or values.get("task")
-    if str(values["task"]).endswith(".py") or str(values["task"]).startswith("reasoning_gym:"):  # the plain values
-        per_task[str(values["task"])] = {}
-    if str(values["task"]) not in per_task:
-        raise UserError(f"preset '{preset}' has no task '{values['task']}'" + nearest(str(values["task"]), per_task))
-    values |= per_task[str(values["task"])]
-    _check_keys(values, str(path))
-    missing = {f.name for f in fields(Config)} - set(values)
+    name = str(values["task"])
+    if task_source(name) == "preset":  # other tasks take the plain values
+        if name not in per_task:
+            raise UserError(f"preset '{preset}' has no task '{name}'" + nearest(name, per_task))
+        values |= per_task[name]
+    check_keys(values, KINDS, str(path))
+    missing = KINDS.keys() - values
     if missing:
         raise UserError(f"{path}: these keys are missing: {', '.join(sorted(missing))}")
-    _check_keys(overrides, "overrides")
+    check_keys(overrides, KINDS, "overrides")
     values |= overrides
     return config_from(values | {"dtype": _dtype_here(values)} if values["dtype"] == "auto" else values)
 
@@ -220,7 +187,14 @@ def _dtype_here(values: dict[str, Any]) -> str:
 
 def config_from(values: dict[str, Any]) -> Config:
     """A Config of values as YAML or JSON give them; each becomes what its field is, or a UserError says why not."""
-    return Config(**{f.name: _typed(f.name, formatannotation(f.type), values[f.name]) for f in fields(Config)})
+    return Config(**{name: _typed(name, kind, values[name]) for name, kind in KINDS.items()})
+
+
+def task_source(task: str) -> str:
+    """What a task's name refers to: a generator of "reasoning_gym", a Python "file" of one's own, or a "preset"."""
+    if task.startswith("reasoning_gym:"):
+        return "reasoning_gym"
+    return "file" if task.endswith(".py") else "preset"
 
 
 def short_name(task: str) -> str:
@@ -250,13 +224,6 @@ def read_yaml(text: str, where: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
-
-
-def _check_keys(values: dict[str, Any], where: str) -> None:
-    known = [f.name for f in fields(Config)]
-    for key in values:
-        if key not in known:
-            raise UserError(f"{where}: unknown key '{key}'" + nearest(key, known))
 
 
 def _typed(name: str, kind: str, value: Any) -> Any:

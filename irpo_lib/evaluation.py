@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import pstdev
 
+from irpo_lib.config import Config
 from irpo_lib.records import Completion, Problem
 from irpo_lib.rewards import majority_vote
 from irpo_lib.tasks import Task
@@ -46,6 +47,11 @@ def interval(rewards: Sequence[float]) -> tuple[float, float]:
         return wilson(int(total), n)
     half = 1.96 * pstdev(rewards) / sqrt(max(1, n - 1))
     return total / n - half, total / n + half
+
+
+def models_with_votes(config: Config, task: Task) -> tuple[int, ...]:
+    """The t whose M_t gets maj@32: those that the config names; none where a task's answers cannot be compared."""
+    return config.majority_iterations if task.normalise is not None else ()
 
 
 def greedy_accuracy(completions: Sequence[Completion]) -> Accuracy:

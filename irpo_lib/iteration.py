@@ -9,6 +9,7 @@ from pathlib import Path
 
 from irpo_lib.cluster.launch import run_work
 from irpo_lib.config import Config
+from irpo_lib.evaluation import models_with_votes
 from irpo_lib.pairs import ScoredPairs, scored_pairs
 from irpo_lib.records import Problem
 from irpo_lib.stages import boxes
@@ -101,7 +102,7 @@ class Experiment:
         """Greedy accuracy of M_t on the test split, and maj@32 where the config asks for it and the task has votes."""
         if iteration:
             self.train(iteration)
-        vote = iteration in self.config.majority_iterations and self.task.normalise is not None
+        vote = iteration in models_with_votes(self.config, self.task)
         folder, model = self.folder(iteration, "evaluate"), self.model(iteration)
         return boxes.evaluate_stage(folder, self.config, self.launch, model, self.test_problems(), vote)
 

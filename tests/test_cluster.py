@@ -86,8 +86,9 @@ def test_setup_lines_stand_before_the_command(big, tmp_path):
 
 def test_within_a_job_stages_are_its_steps(big, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert launch.command("train", big, tmp_path / "job.json")[0] == "srun"
-    assert list(launch.files("train", big, tmp_path / "job.json")) == [tmp_path / "task.sh"]
+    command, files = launch.start("train", big, tmp_path / "job.json")
+    assert command[0] == "srun"
+    assert list(files) == [tmp_path / "task.sh"]
 
 
 # --- a real one ---

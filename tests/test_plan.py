@@ -137,6 +137,17 @@ def test_decoding_takes_at_least_as_long_as_reading_the_weights():
         assert generate.hours * 3600 > tokens * a.parameters * 2 / config.generation_tp / gpu.bandwidth
 
 
+def test_hours_count_votes_only_where_there_are_any(tmp_path):
+    path = tmp_path / "judged.py"
+    path.write_text("""from irpo_lib.tasks import Task
+task = Task("judged", lambda split: [], lambda problem: "", reward=lambda response, problem: 1.0)
+""")
+    gpu = GPUS["A100-80GB"]
+    assert "vote" in [s.stage for s in hours(load_config("mini"), gpu)]
+    for config in (load_config("mini", str(path)), load_config("mini", majority_iterations=[])):
+        assert [s.stage for s in hours(config, gpu)] == ["generate", "reference", "train", "evaluate"]
+
+
 def test_the_command_prints_memory_hours_and_cost(capsys):
     assert main(["plan", "--preset", "llama-2-70b", "--gpus", "H100-80GB", "--price", "3"]) == 0
     said = capsys.readouterr().out

@@ -23,12 +23,15 @@ class Architecture:
     qkv_bias: bool = False
 
     @property
+    def maps(self) -> list[tuple[int, int]]:
+        """(in, out) of one layer's linear maps: queries, keys, values, output, then the MLP's gate, up and down."""
+        h, q, kv = self.width, self.heads * self.head_size, self.kv_heads * self.head_size
+        return [(h, q), (h, kv), (h, kv), (q, h), (h, self.mlp), (h, self.mlp), (self.mlp, h)]
+
+    @property
     def block(self) -> int:
         """Parameters of one layer's linear maps."""
-        attention = (
-            self.width * self.head_size * (self.heads + 2 * self.kv_heads) + self.heads * self.head_size * self.width
-        )
-        return attention + 3 * self.width * self.mlp
+        return sum(a * b for a, b in self.maps)
 
     @property
     def split_by_tp(self) -> int:
@@ -37,15 +40,13 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
-        bias = self.head_size * (self.heads + 2 * self.kv_heads) if self.qkv_bias else 0
-        embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
-        return self.layers * (self.block + bias + 2 * self.width) + embeddings + self.width
+        """Beside them the embedding, a norm before attention and MLP each and at the end, and biases."""
+        bias = sum(out for _, out in self.maps[:3]) if self.qkv_bias else 0
+        return self.split_by_tp + self.layers * (bias + 2 * self.width) + (self.vocabulary + 1) * self.width
 
     def lora_parameters(self, rank: int) -> int:
         """Adapters of a rank on all linear maps of all layers."""
-        h, q, kv = self.width, self.heads * self.head_size, self.kv_heads * self.head_size
-        sides = [(h, q), (h, kv), (h, kv), (q, h), (h, self.mlp), (h, self.mlp), (self.mlp, h)]
-        return self.layers * rank * sum(a + b for a, b in sides)
+        return self.layers * rank * sum(a + b for a, b in self.maps)
 
 
 #: So that a plan needs no network.

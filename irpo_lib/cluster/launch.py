@@ -33,39 +33,34 @@ def run_work(work: str, config: Config, folder: Path, **arguments: Any) -> None:
     Raises:
         UserError: it failed, with its last lines.
     """
-    if in_this_process(work, config):
+    job = folder / "job.json"
+    command, files = start(work, config, job)
+    if not command:
         jobs.work(work)(config, folder=folder, **arguments)
         return
-    job = folder / "job.json"
     jobs.write_job(job, work, config, {"folder": folder, **arguments})
     try:
-        for path, text in files(work, config, job).items():
+        for path, text in files.items():
             path.write_text(text, encoding="utf8")
-        execute(command(work, config, job), folder)
+        execute(command, folder)
     finally:
-        for path in (job, *files(work, config, job)):
+        for path in (job, *files):
             path.unlink(missing_ok=True)
 
 
-def in_this_process(work: str, config: Config) -> bool:
-    """vLLM has a process of its own, so that its memory is free again before training starts."""
-    if config.launcher != "local":
-        return False
-    return config.engine != "vllm" if work == "sample" else config.parallel.processes == 1
+def start(work: str, config: Config, job: Path) -> tuple[list[str], dict[Path, str]]:
+    """The command that does a job, as it would be typed, and the files that it needs beside it: path → text.
 
-
-def command(work: str, config: Config, job: Path) -> list[str]:
-    """What does a job, as it would be typed."""
+    An empty command stands for this process; vLLM has one of its own, so that its memory is free again before training
+    starts.
+    """
     if config.launcher == "slurm":
-        return slurm.command(work, config, job)
+        return slurm.start(work, config, job)
+    module = ["-m", "irpo_lib.cluster.job", str(job)]
     if work == "sample":
-        return [sys.executable, "-m", "irpo_lib.cluster.job", str(job)]
-    return [*torchrun(config.parallel.processes), "--standalone", "-m", "irpo_lib.cluster.job", str(job)]
-
-
-def files(work: str, config: Config, job: Path) -> dict[Path, str]:
-    """What the command needs beside the job: path → text."""
-    return slurm.files(work, config, job) if config.launcher == "slurm" else {}
+        return [sys.executable, *module] if config.engine == "vllm" else [], {}
+    processes = config.parallel.processes
+    return [*torchrun(processes), "--standalone", *module] if processes > 1 else [], {}
 
 
 def torchrun(processes: int) -> list[str]:

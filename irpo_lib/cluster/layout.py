@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from irpo_lib.terminal.errors import UserError, nearest
+from irpo_lib.terminal.errors import UserError, check_keys
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,10 @@ class Parallel:
 
 def read_parallel(value: Any) -> Parallel:
     """{"tp": 8, "fsdp": 8} → Parallel; what is not named is 1."""
-    known = [f.name for f in fields(Parallel)]
     if not isinstance(value, dict):
         raise UserError(f"parallel={value!r} is not of the right type: it must be like {{tp: 8, fsdp: 8}}, or {{}}")
+    check_keys(value, [f.name for f in fields(Parallel)], "parallel")
     for key, number in value.items():
-        if key not in known:
-            raise UserError(f"parallel: unknown key '{key}'" + nearest(str(key), known))
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise UserError(f"parallel: {key}={number!r} cannot be: it must be 1 or more")
     return Parallel(**value)

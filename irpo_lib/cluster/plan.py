@@ -19,12 +19,16 @@ take comes on top, 10 to 20 %.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from irpo_lib.cluster.architecture import Architecture, architecture
 from irpo_lib.config import Config
 from irpo_lib.fast.chunked_logps import LOGITS, rows_of_a_chunk
 
 GIB = 2**30
+GPU_SHEETS = Path(__file__).with_name("gpus.yaml")
 #: Of a GPU's memory, what a plan may fill.
 USABLE = 0.9
 
@@ -39,19 +43,7 @@ class Gpu:
     bandwidth: float
 
 
-#: From the makers' data sheets.
-GPUS = {
-    g.name: g
-    for g in (
-        Gpu("V100-32GB", 32, 125e12, 900e9),
-        Gpu("A100-40GB", 40, 312e12, 1555e9),
-        Gpu("A100-80GB", 80, 312e12, 2039e9),
-        Gpu("H100-80GB", 80, 989e12, 3350e9),
-        Gpu("H200-141GB", 141, 989e12, 4800e9),
-        Gpu("L4-24GB", 24, 121e12, 300e9),
-        Gpu("RTX4090-24GB", 24, 165e12, 1008e9),
-    )
-}
+GPUS = {name: Gpu(name, **sheet) for name, sheet in yaml.safe_load(GPU_SHEETS.read_text(encoding="utf8")).items()}
 
 
 def number_size(config: Config) -> int:
@@ -60,9 +52,19 @@ def number_size(config: Config) -> int:
 
 def plan(config: Config) -> list[tuple[str, float]]:
     """(what, GiB on each GPU) for scoring and training, then for generation."""
-    a = architecture(config.model)
-    sizes = training_sizes(config, a) | generation_sizes(config, a)
-    return [(what, size / GIB) for what, size in sizes.items()]
+    return [row for part in _parts(config).values() for row in part.items()]
+
+
+def needed(config: Config) -> float:
+    """GiB on each GPU: training or generation, whichever is more."""
+    return max(sum(part.values()) for part in _parts(config).values())
+
+
+def _parts(config: Config) -> dict[str, dict[str, float]]:
+    a, found = architecture(config.model), {}
+    for name, sizes in (("training", training_sizes), ("generation", generation_sizes)):
+        found[name] = {what: size / GIB for what, size in sizes(config, a).items()}
+    return found
 
 
 def training_sizes(config: Config, a: Architecture) -> dict[str, float]:
@@ -82,7 +84,7 @@ def training_sizes(config: Config, a: Architecture) -> dict[str, float]:
     if p.fsdp > 1:
         sizes["training: weights put together"] = w * (2 * layer + head) + (6 * layer if w == 2 else 0)
     b, s = 2 * config.micro_batch_size, config.max_length
-    activations = b * s * activation_numbers(a, p.tp) * w
+    activations = b * s * (7 * a.width + (a.head_size * (a.heads + 2 * a.kv_heads) + 4 * a.mlp) / p.tp) * w
     logits = (8 if w == 4 else 10) * b * s * a.vocabulary
     if p.tp == 1:  # in chunks, of which a piece at a time is in float32
         at_once = min(b * s, rows_of_a_chunk(a.vocabulary)) * a.vocabulary
@@ -97,11 +99,6 @@ def training_sizes(config: Config, a: Architecture) -> dict[str, float]:
         sizes[f"training: activations of {sequences}"] = a.layers * activations
         sizes["training: logits and their gradient"] = logits
     return sizes
-
-
-def activation_numbers(a: Architecture, tp: int) -> float:
-    """What a layer keeps for one token."""
-    return 7 * a.width + (a.head_size * (a.heads + 2 * a.kv_heads) + 4 * a.mlp) / tp
 
 
 def generation_sizes(config: Config, a: Architecture) -> dict[str, float]:
@@ -120,32 +117,22 @@ def cache_numbers(a: Architecture) -> int:
     return 2 * a.layers * a.kv_heads * a.head_size
 
 
-def needed(config: Config) -> float:
-    """GiB on each GPU: training or generation, whichever is more."""
-    sums = {part: sum(size for what, size in plan(config) if what.startswith(part)) for part in PARTS}
-    return max(sums.values())
-
-
-PARTS = ("training", "generation")
-
-
 def plan_table(config: Config, gpu: Gpu | None = None) -> str:
     """The plan as text, with sums, and whether it fits."""
-    a, rows, p = architecture(config.model), plan(config), config.parallel
+    p = config.parallel
     how = f"LoRA of rank {config.lora_rank}" if config.lora_rank else "all weights"
     lines = [
-        f"{config.model}: {a.parameters / 1e9:.3f} billion parameters; {config.dtype}, training {how}",
+        f"{config.model}: {architecture(config.model).parameters / 1e9:.3f} billion parameters; {config.dtype}, "
+        f"training {how}",
         f"training in {p.processes} processes (ddp {p.ddp}, fsdp {p.fsdp}, tp {p.tp}): {p.data_ranks} data ranks of "
         f"{config.batch_size // p.data_ranks} pairs; generation on {config.nodes} engines of {config.generation_tp}",
     ]
-    for part in PARTS:
-        some = [(what, size) for what, size in rows if what.startswith(part)]
-        lines += [f"  {what:<66}{size:9.2f} GiB" for what, size in some]
-        lines.append(f"  {part + ', in all':<66}{sum(size for _, size in some):9.2f} GiB")
+    for name, part in _parts(config).items():
+        rows = part | {f"{name}, in all": sum(part.values())}
+        lines += [f"  {what:<66}{size:9.2f} GiB" for what, size in rows.items()]
     if gpu:
         room = USABLE * gpu.memory * 1e9 / GIB
-        fits = (
-            "fits" if needed(config) <= room else "does not fit: more GPUs in `parallel`, a smaller micro-batch, LoRA"
-        )
+        too_much = "does not fit: more GPUs in `parallel`, a smaller micro-batch, LoRA"
+        fits = "fits" if needed(config) <= room else too_much
         lines.append(f"  {gpu.name}, of which {USABLE:.0%} are {room:.1f} GiB: {fits}")
     return "\n".join(lines)

@@ -24,22 +24,20 @@ port=$((20000 + SLURM_JOB_ID % 20000))
 is_host=$([ "$SLURM_PROCID" = 0 ] && echo true || echo false)"""
 
 
-def command(work: str, config: Config, job: Path) -> list[str]:
-    """A step of the job that this process runs in, or a job that is submitted and waited for."""
-    if "SLURM_JOB_ID" in os.environ:
-        return step(work, config, job)
-    return [sys.executable, "-m", "irpo_lib.cluster.slurm", str(_batch_script(job))]
+def start(work: str, config: Config, job: Path) -> tuple[list[str], dict[Path, str]]:
+    """A step of the job that this process runs in, or a job that is submitted and waited for; and their scripts.
 
-
-def files(work: str, config: Config, job: Path) -> dict[Path, str]:
-    """The scripts: what each task does, and outside of a job the one that is submitted."""
+    One is what each task does, and outside of a job another is what is submitted.
+    """
     scripts = {_task_script(job): task_script(work, config, job)}
-    if "SLURM_JOB_ID" not in os.environ:
-        scripts[_batch_script(job)] = batch_script(work, config, job)
-    return scripts
+    if "SLURM_JOB_ID" in os.environ:
+        return step(config, job), scripts
+    submitted = job.with_name("job.sbatch")
+    scripts[submitted] = batch_script(work, config, job)
+    return [sys.executable, "-m", "irpo_lib.cluster.slurm", str(submitted)], scripts
 
 
-def step(work: str, config: Config, job: Path) -> list[str]:
+def step(config: Config, job: Path) -> list[str]:
     """One task a node; without --exact's share of cores, as each task has its node for itself."""
     return ["srun", f"--nodes={config.nodes}", f"--ntasks={config.nodes}", "--ntasks-per-node=1",
             "--kill-on-bad-exit=1", "bash", str(_task_script(job))]  # fmt: skip
@@ -60,7 +58,7 @@ def task_script(work: str, config: Config, job: Path) -> str:
             f'--rdzv-id="$SLURM_JOB_ID-$SLURM_STEP_ID" --rdzv-endpoint="$address:$port" '
             f'--rdzv-conf="is_host=$is_host" -m irpo_lib.cluster.job {where}',
         ]
-    return "\n".join(["#!/bin/bash", "set -e", *config.setup, *lines, ""])
+    return _script([], ["set -e", *config.setup, *lines])
 
 
 def batch_script(work: str, config: Config, job: Path) -> str:
@@ -72,8 +70,8 @@ def batch_script(work: str, config: Config, job: Path) -> str:
         run = f"exec bash {shlex.quote(str(_task_script(job)))}"
     else:
         options += [f"--nodes={config.nodes}", "--ntasks-per-node=1"]
-        run = f"exec {shlex.join(step(work, config, job))}"
-    return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options), run, ""])
+        run = f"exec {shlex.join(step(config, job))}"
+    return _script(options, [run])
 
 
 def whole_script(config: Config, arguments: list[str]) -> str:
@@ -81,16 +79,15 @@ def whole_script(config: Config, arguments: list[str]) -> str:
     options = ["--job-name=irpo", "--output=irpo-%j.log", "--open-mode=append", "--requeue", f"--nodes={config.nodes}",
                "--ntasks-per-node=1", *config.slurm_options]  # fmt: skip
     run = shlex.join([sys.executable, "-m", "irpo_lib.terminal.cli", *arguments])
-    lines = [*(f"#SBATCH {option}" for option in options), "set -e", *config.setup, f"exec {run}"]
-    return "\n".join(["#!/bin/bash", *lines, ""])
+    return _script(options, ["set -e", *config.setup, f"exec {run}"])
+
+
+def _script(options: list[str], lines: list[str]) -> str:
+    return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options), *lines, ""])
 
 
 def _task_script(job: Path) -> Path:
     return job.with_name("task.sh")
-
-
-def _batch_script(job: Path) -> Path:
-    return job.with_name("job.sbatch")
 
 
 def submit_and_wait(script: Path) -> int:

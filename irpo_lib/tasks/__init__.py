@@ -11,7 +11,7 @@ from math import isfinite
 from numbers import Real
 from pathlib import Path
 
-from irpo_lib.config import DATA
+from irpo_lib.config import DATA, task_source
 from irpo_lib.records import Problem
 from irpo_lib.tasks import answers, arc, gsm8k, math, math_answers, reasoning_gym
 from irpo_lib.tasks.jsonl import read_problems
@@ -144,9 +144,10 @@ def get_task(name: str, path: str | None = None) -> Task:
     Raises:
         UserError: no such task, a file that defines none, or settings that reasoning_gym does not take.
     """
-    if name.startswith("reasoning_gym:"):
+    source = task_source(name)
+    if source == "reasoning_gym":
         return _reasoning_gym(name.removeprefix("reasoning_gym:"), path)
-    if name.endswith(".py"):
+    if source == "file":
         return _task_of_file(Path(name))
     if name not in TASKS:
         raise UserError(f"unknown task '{name}'" + nearest(name, TASKS))

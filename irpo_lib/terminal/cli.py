@@ -3,7 +3,9 @@
 import argparse
 import errno
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from irpo_lib.terminal.errors import UserError
 
@@ -73,9 +75,8 @@ def reproduce(args: argparse.Namespace) -> None:
     from irpo_lib.results.reproduce import reproduce as run_grid
 
     run_grid(args.preset, args.tasks, range(args.seeds), Path(args.out), overrides, args.models)
-    results = argparse.Namespace(runs=[args.out], out=None)
     for show in (table, figures, claims):
-        show(results)
+        results(argparse.Namespace(show=show, runs=[args.out], out=None))
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -87,8 +88,7 @@ def plan(args: argparse.Namespace) -> None:
     if args.gpus not in GPUS:
         raise UserError(f"unknown GPU '{args.gpus}'" + nearest(args.gpus, GPUS))
     config, gpu = load_config(args.preset, args.task, **parse_overrides(args.set)), GPUS[args.gpus]
-    print(plan_table(config, gpu))
-    print(hours_table(config, gpu, args.price))
+    print("\n".join([plan_table(config, gpu), hours_table(config, gpu, args.price)]))
 
 
 def status(args: argparse.Namespace) -> None:
@@ -104,44 +104,43 @@ def report(args: argparse.Namespace) -> None:
     print(write_report(Path(args.run_dir), out, args.problems, not args.without_models))
 
 
-def table(args: argparse.Namespace) -> None:
+def results(args: argparse.Namespace) -> None:
+    """What is shown of runs, a line at a time: `table`, `figures` or `claims`."""
+    from irpo_lib.results.runs import find_runs
+
+    out = Path(args.out or Path(args.runs[0]) / "results")
+    for line in args.show(find_runs(map(Path, args.runs)), out):
+        print(line)
+
+
+def table(runs: list, out: Path) -> Iterator[object]:
     from irpo_lib.results.figures import write_results
 
-    print("\n".join(map(str, write_results(_runs(args), _out(args)))))
+    yield from write_results(runs, out)
 
 
-def figures(args: argparse.Namespace) -> None:
+def figures(runs: list, out: Path) -> Iterator[object]:
     from irpo_lib.results.figures import write_figures
 
-    paths, missing = write_figures(_runs(args), _out(args))
-    print("\n".join([*missing, *map(str, paths)]))
+    paths, missing = write_figures(runs, out)
+    yield from [*missing, *paths]
 
 
-def claims(args: argparse.Namespace) -> None:
+def claims(runs: list, out: Path) -> Iterator[object]:
     from irpo_lib.results.claims import judge_all, read_claims
     from irpo_lib.results.tables import claims_markdown, claims_table, write_table, write_text
 
-    verdicts = judge_all(_runs(args), read_claims())
+    verdicts = judge_all(runs, read_claims())
     text = claims_markdown(verdicts)
-    print(text)
-    print(write_table(claims_table(verdicts), _out(args) / "claims.csv"))
-    print(write_text(text, _out(args) / "claims.md"))
+    yield text
+    yield write_table(claims_table(verdicts), out / "claims.csv")
+    yield write_text(text, out / "claims.md")
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
     return int(text)
-
-
-def _runs(args: argparse.Namespace) -> list:
-    from irpo_lib.results.runs import find_runs
-
-    return find_runs(map(Path, args.runs))
-
-
-def _out(args: argparse.Namespace) -> Path:
-    return Path(args.out or Path(args.runs[0]) / "results")
 
 
 def make_data(args: argparse.Namespace) -> None:
@@ -167,59 +166,57 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="irpo", description="Iterative Reasoning Preference Optimization")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    p = commands.add_parser("run", help="execute the notebooks into a run folder; goes on where it stopped")
+    def add(command: Callable[..., Any], what: str) -> argparse.ArgumentParser:
+        p = commands.add_parser(command.__name__.replace("_", "-"), help=what)
+        p.set_defaults(command=command)
+        return p
+
+    p = add(run, "execute the notebooks into a run folder; goes on where it stopped")
     _add_settings(p)
     p.add_argument("--task", help="overrides the preset's task")
     p.add_argument("--run-dir", help="default: runs/PRESET-TASK")
     p.add_argument("--beyond", action="store_true", help="notebook 08, too: GRPO and others; some minutes more")
     p.add_argument("--dry-run", action="store_true", help="print every command and script, run none")
     p.add_argument("--sbatch", metavar="FILE", help="write one Slurm script for the whole run instead of running it")
-    p.set_defaults(command=run)
 
-    p = commands.add_parser("plan", help="the memory, hours and cost of a preset, computed")
+    p = add(plan, "the memory, hours and cost of a preset, computed")
     p.add_argument("--gpus", default="A100-80GB", metavar="KIND", help="as in A100-80GB (default), H100-80GB, L4-24GB")
     p.add_argument("--price", type=float, default=2.0, help="dollars for a GPU and hour (default: 2)")
     _add_settings(p)
     p.add_argument("--task", help="overrides the preset's task")
-    p.set_defaults(command=plan)
 
-    p = commands.add_parser("status", help="what a run has done: stages, counts, times, accuracies")
+    p = add(status, "what a run has done: stages, counts, times, accuracies")
     p.add_argument("run_dir")
-    p.set_defaults(command=status)
 
-    p = commands.add_parser("report", help="a run as one HTML file: accuracies, figures, and a browser of its samples")
+    p = add(report, "a run as one HTML file: accuracies, figures, and a browser of its samples")
     p.add_argument("run_dir", metavar="RUN")
     p.add_argument("--out", metavar="FILE", help="default: RUN/results/report.html")
     p.add_argument("--problems", type=_count, default=60, metavar="N", help="training problems shown (default: 60)")
     p.add_argument("--without-models", action="store_true", help="load no model; tokens of pairs then have no colours")
-    p.set_defaults(command=report)
 
-    p = commands.add_parser("reproduce", help="every row of Tables 1-2 and line of Figures 2-4, for several seeds")
+    p = add(reproduce, "every row of Tables 1-2 and line of Figures 2-4, for several seeds")
     _add_settings(p)
     p.add_argument("--tasks", nargs="+", default=["gsm8k-mini", "arc-mini", "math-mini"], metavar="TASK")
     p.add_argument("--seeds", type=int, default=3, help="how many: seeds 0, 1, … (default: 3)")
     p.add_argument("--models", nargs="+", default=[], metavar="M0", help="one for each seed (default: the preset's)")
     p.add_argument("--out", default="runs/reproduce", help="default: runs/reproduce")
-    p.set_defaults(command=reproduce)
 
-    for name, command, what in (
-        ("table", table, "Tables 1-2 of runs beside the paper's, as CSV, Markdown and figures"),
-        ("figures", figures, "Figures 1-4 from the logs of runs, as PDF, PNG and CSV"),
-        ("claims", claims, "what the paper claims, put to the test on runs"),
+    for show, what in (
+        (table, "Tables 1-2 of runs beside the paper's, as CSV, Markdown and figures"),
+        (figures, "Figures 1-4 from the logs of runs, as PDF, PNG and CSV"),
+        (claims, "what the paper claims, put to the test on runs"),
     ):
-        p = commands.add_parser(name, help=what)
+        p = add(show, what)
+        p.set_defaults(command=results, show=show)
         p.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or a folder of them; one a task and seed")
         p.add_argument("--out", help="where the files go (default: the first RUN's folder 'results')")
-        p.set_defaults(command=command)
 
-    p = commands.add_parser("make-data", help="make the splits of the mini tasks")
+    p = add(make_data, "make the splits of the mini tasks")
     p.add_argument("--out", default="data")
-    p.set_defaults(command=make_data)
 
-    p = commands.add_parser("make-seed-model", help="pre-train mini-llama: 3,000 steps, about 20 minutes on two cores")
+    p = add(make_seed_model, "pre-train mini-llama: 3,000 steps, about 20 minutes on two cores")
     p.add_argument("--out", default="data/mini-llama")
     p.add_argument("--seed", type=int, default=0, help="of the weights and the documents (default: 0)")
-    p.set_defaults(command=make_seed_model)
     return parser
 
 

@@ -1,7 +1,7 @@
 """The one exception for what a user can put right: its message is a sentence that says what, where and how."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class UserError(Exception):
@@ -13,6 +13,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"
+
+
+def check_keys(keys: Iterable[str], known: Collection[str], where: str) -> None:
+    """Raises UserError for the first key that is not known."""
+    for key in keys:
+        if key not in known:
+            raise UserError(f"{where}: unknown key '{key}'" + nearest(str(key), known))
 
 
 def first_sentence(error: Exception) -> str:

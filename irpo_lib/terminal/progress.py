@@ -41,8 +41,8 @@ class Progress:
         self.total, self.what, self.unit = total, what, unit
         self.done = 0
         self.quiet = _quiet
-        shown = sys.stderr.isatty() and not self.quiet
-        self.bar = tqdm(total=total, desc=what, unit=" " + unit, leave=False) if shown else None
+        hidden = self.quiet or not sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=what, unit=" " + unit, leave=False, disable=hidden)
         self.started = self.said = time.monotonic()
         self.resumed = 0
 
@@ -53,8 +53,7 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
     def skip(self, n: int) -> None:
         """Work that an earlier run had done: it counts as done but not for the estimate of the time left."""
@@ -63,12 +62,10 @@ class Progress:
 
     def add(self, n: int = 1) -> None:
         self.done += n
-        if self.bar is not None:
-            self.bar.update(n)
-            return
+        self.bar.update(n)
         now = time.monotonic()
         fresh = self.done - self.resumed
-        if not self.quiet and now - self.said >= EVERY and fresh > 0 and self.done < self.total:
+        if self.bar.disable and not self.quiet and now - self.said >= EVERY and fresh > 0 and self.done < self.total:
             left = (now - self.started) / fresh * (self.total - self.done)
             print(f"{self.what}: {self.done} of {self.total} {self.unit}, about {left:.0f}{LEFT}", flush=True)
             self.said = now
