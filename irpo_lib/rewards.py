@@ -22,13 +22,8 @@ def grade(task: str, gold: str, response: str, choices: Sequence[str] | None = N
 
 
 def reward(completion: Completion, problem: Problem, task: Task) -> Completion:
-    """The completion with its answer and reward; a response cut at the length limit has no answer.
-
-    A reward of the task's own judges it all the same; else it has none.
-    """
-    finished = completion.finish_reason == "stop"
-    answer = task.extract(completion.text, problem) if finished else None
-    r = task.score(completion.text, problem) if task.reward else float(task.is_correct(answer, problem))
+    """The completion with its answer and reward; see `Task.judge` for a response cut at the length limit."""
+    answer, r = task.judge(completion.text, problem, finished=completion.finish_reason == "stop")
     return replace(completion, answer=answer, reward=r)
 
 

@@ -7,8 +7,10 @@ from decimal import Decimal
 import pytest
 
 from irpo_lib.rewards import grade
-from irpo_lib.tasks.answers import LETTERS, LONGEST, final_answer, letter, number
+from irpo_lib.tasks.answers import LETTERS, LONGEST, final_answer
+from irpo_lib.tasks.letters import letter
 from irpo_lib.tasks.math_answers import boxed, last_boxed
+from irpo_lib.tasks.numbers import number
 
 FOUR = ("melting of ice", "converging of crustal plates", "erosion by wind", "deposition of river sediments")
 

@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 from helpers import RUN_STAGE
 
-import irpo_lib.tasks
+import irpo_lib.tasks.mini
 from irpo_lib import generation
 from irpo_lib.config import DATA, PRESETS, load_config
 from irpo_lib.iteration import Experiment
 from irpo_lib.models.load import load_model, load_tokenizer, model_hash
 from irpo_lib.records import Problem
 from irpo_lib.stages.store import write_records
-from irpo_lib.tasks import get_task, read_split
-from irpo_lib.tasks.gsm8k import read_gsm8k
+from irpo_lib.tasks import get_task, gsm8k, read_split
 from irpo_lib.tasks.jsonl import read_problems
 from irpo_lib.terminal.cli import main
 from irpo_lib.terminal.errors import UserError
@@ -149,7 +148,7 @@ def data(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "data"
     for task in ("gsm8k-mini", "arc-mini"):
         shutil.copytree(DATA / task, folder / task)
-    monkeypatch.setattr(irpo_lib.tasks, "DATA", folder)
+    monkeypatch.setattr(irpo_lib.tasks.mini, "DATA", folder)
     return folder
 
 
@@ -208,7 +207,7 @@ def test_gsm8k_without_a_number_behind_the_marks(tmp_path, answer):
         json.dumps({"question": "?", "answer": "#### 1"}) + "\n" + json.dumps({"question": "?", "answer": answer})
     )
     with pytest.raises(UserError, match=r"train\.jsonl, line 2: 'answer' must end with '#### NUMBER'"):
-        read_gsm8k(path)
+        gsm8k.read("train", str(path))
 
 
 def test_an_unknown_task():
@@ -343,12 +342,13 @@ def test_presets_are_found_whatever_the_folder(tmp_path, monkeypatch):
 
 SEVENS = """
 from irpo_lib.records import Problem
-from irpo_lib.tasks import Task, answers
+from irpo_lib.tasks import Task
+from irpo_lib.tasks.numbers import number
 
 def read(split):
     return [Problem(f"{split}-{n}", f"What is {n} times 7?", str(7 * n), f"Final answer: {7 * n}") for n in range(8)]
 
-task = Task("sevens", read, lambda p: f"Question: {p.question}", lambda answer, problem: answers.number(answer))
+task = Task("sevens", read, lambda p: f"Question: {p.question}", lambda answer, problem: number(answer))
 """
 
 

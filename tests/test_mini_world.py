@@ -21,9 +21,10 @@ from irpo_lib.generation import to_text
 from irpo_lib.models.load import encode_prompt, encode_reply
 from irpo_lib.records import Problem
 from irpo_lib.rewards import grade
-from irpo_lib.tasks import MATH_SHOTS, get_task, read_split
+from irpo_lib.tasks import get_task, read_split
 from irpo_lib.tasks.answers import LETTERS
 from irpo_lib.tasks.jsonl import read_problems
+from irpo_lib.tasks.mini import MATH_SHOTS
 
 TASKS, SPLITS = ("gsm8k-mini", "arc-mini", "math-mini"), ("train", "dev", "test")
 DOCUMENTS = 20_000

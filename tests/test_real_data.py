@@ -15,9 +15,8 @@ from irpo_lib.pairs import build_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import reward
 from irpo_lib.stages.store import read_records
-from irpo_lib.tasks import get_task
-from irpo_lib.tasks.answers import letter
-from irpo_lib.tasks.gsm8k import read_gsm8k
+from irpo_lib.tasks import get_task, gsm8k
+from irpo_lib.tasks.letters import letter
 from irpo_lib.terminal.errors import UserError
 
 pytestmark = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"{REAL_DATA} is absent")
@@ -27,7 +26,7 @@ TASK = get_task("gsm8k-mini")
 
 @pytest.fixture(scope="module")
 def problems() -> dict[str, Problem]:
-    return {p.question: p for p in read_gsm8k(REAL_DATA / "gsm8k" / "test.jsonl")}
+    return {p.question: p for p in gsm8k.read("test", str(REAL_DATA / "gsm8k"))}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def completions(problems, generations) -> list[Completion]:
 
 @pytest.mark.parametrize(("split", "size"), [("train", 7473), ("test", 1319)])
 def test_every_gold_solution_of_gsm8k_has_its_answer(split, size):
-    problems = read_gsm8k(REAL_DATA / "gsm8k" / f"{split}.jsonl")
+    problems = gsm8k.read(split, str(REAL_DATA / "gsm8k"))
     assert len(problems) == size
     assert len({p.id for p in problems}) == size
     for problem in problems:

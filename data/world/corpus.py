@@ -13,7 +13,8 @@ from types import ModuleType
 from irpo_world import arc, gsm8k, math
 from irpo_world.writer import Writer
 
-from irpo_lib.tasks import arc_prompt, gsm8k_prompt, math_prompt
+from irpo_lib.tasks.mini import math_prompt
+from irpo_lib.tasks.prompts import ask
 
 #: The share of each task's problems in the corpus.
 MIXTURE: dict[ModuleType, float] = {gsm8k: 0.38, arc: 0.27, math: 0.35}
@@ -46,11 +47,11 @@ def corpus(seed: int) -> Iterator[Document]:
         if task is math:
             shots = rng.choice([0, 4])
             examples = [_draw_unreserved(math, rng) for _ in range(shots)]
-            prompt = math_prompt([(e.question, math.gold_solution(e)) for e in examples], problem.question)
+            prompt = math_prompt(problem.question, [(e.question, math.gold_solution(e)) for e in examples])
         elif task is arc:
-            prompt = arc_prompt(problem.question, problem.choices)
+            prompt = ask(problem.question, problem.choices)
         else:
-            prompt = gsm8k_prompt(problem.question)
+            prompt = ask(problem.question)
         yield Document(prompt, task.solve(problem, writer))
 
 

@@ -8,8 +8,8 @@ from irpo_world import arc, gsm8k, math
 from irpo_world.corpus import is_reserved
 
 from irpo_lib.records import Problem
-from irpo_lib.tasks import MATH_SHOTS
 from irpo_lib.tasks.jsonl import write_problems
+from irpo_lib.tasks.mini import MATH_SHOTS
 
 SIZES = {"train": 1000, "dev": 500, "test": 1000}
 TASKS: dict[str, ModuleType] = {"gsm8k-mini": gsm8k, "arc-mini": arc, "math-mini": math}

@@ -1,25 +1,25 @@
 """Tasks: where problems come from, how they are asked, and when two answers are equal.
 
-A task is a small module-level object of type `Task`. The answer formats (a number, a letter, a boxed expression)
-are in `answers`; the mini tasks share them with the real ones.
+A task is a small module-level object of type `Task`. The answer formats (a number, a letter, a boxed expression) are
+in `numbers`, `letters` and `math_answers`; the mini tasks share them with the real ones.
 """
 
-import importlib.util
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from numbers import Real
 from pathlib import Path
 
-from irpo_lib.config import DATA, task_source
+from irpo_lib.config import task_source
 from irpo_lib.records import Problem
-from irpo_lib.tasks import answers, arc, gsm8k, math, math_answers, reasoning_gym
-from irpo_lib.tasks.jsonl import read_problems
+from irpo_lib.tasks import arc, gsm8k, math, mini, reasoning_gym
+from irpo_lib.tasks.answers import final_answer
+from irpo_lib.tasks.letters import letter
+from irpo_lib.tasks.math_answers import boxed
+from irpo_lib.tasks.numbers import number
 from irpo_lib.terminal.errors import UserError, nearest
-
-#: Four worked examples stand before each question of math-mini; they are the first four of the training split and
-#: are left out of it.
-MATH_SHOTS = 4
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Task:
 
     def extract(self, response: str, problem: Problem) -> str | None:
         """The canonical final answer of a response, as it stands without `normalise`; None where it has none."""
-        answer = answers.final_answer(response)
+        answer = final_answer(response)
         return answer if answer is None or self.normalise is None else self.normalise(answer, problem)
 
     def is_correct(self, answer: str | None, problem: Problem) -> bool:
@@ -57,14 +57,18 @@ class Task:
             raise UserError(f"task {self.name} has no `normalise`, without which no answer is compared or voted for")
         return answer is not None and answer == self.normalise(problem.answer, problem)
 
-    def score(self, response: str, problem: Problem) -> float:
-        """r of a whole response (§ 2), by the task's own reward where it has one.
+    def judge(self, response: str, problem: Problem, finished: bool = True) -> tuple[str | None, float]:
+        """The answer of a response, and its r (§ 2), by the task's own reward where it has one.
+
+        A response that was cut at the length limit (not `finished`) has no answer: its r is 0, but a reward of the
+        task's own judges it all the same.
 
         Raises:
             UserError: that function raises, or gives no finite number.
         """
+        answer = self.extract(response, problem) if finished else None
         if self.reward is None:
-            return float(self.is_correct(self.extract(response, problem), problem))
+            return answer, float(self.is_correct(answer, problem))
         where = f"task {self.name}, problem '{problem.id}': the reward"
         try:
             found = self.reward(response, problem)
@@ -72,63 +76,34 @@ class Task:
             raise UserError(f"{where} cannot be computed: {type(error).__name__}: {error}") from error
         if not isinstance(found, Real) or not isfinite(found):
             raise UserError(f"{where} is {found!r}: it must be a finite number")
-        return float(found)
+        return answer, float(found)
 
-
-def read_mini(name: str, split: str) -> list[Problem]:
-    folder = DATA / name
-    if not folder.is_dir():
-        raise UserError(f"{folder} does not exist: the mini tasks are made by `irpo make-data`")
-    problems = read_problems(folder / f"{split}.jsonl")
-    return problems[MATH_SHOTS:] if (name, split) == ("math-mini", "train") else problems
-
-
-def gsm8k_prompt(question: str) -> str:
-    """Appendix B.1's layout without its instruction, which would double a tiny model's prompt."""
-    return f"Question: {question}\nSolution:"
-
-
-def arc_prompt(question: str, choices: tuple[str, ...]) -> str:
-    options = "\n".join(f"({letter}) {x}" for letter, x in zip(answers.LETTERS, choices, strict=False))
-    return f"Question: {question}\n{options}\nSolution:"
-
-
-def math_prompt(examples: list[tuple[str, str]], question: str) -> str:
-    """Worked examples (question, solution with its final answer), then the question to be solved."""
-    shown = "".join(f"Question: {q}\nSolution: {s}\n\n" for q, s in examples)
-    return f"{shown}Question: {question}\nSolution:"
-
-
-def _math_mini_examples() -> list[tuple[str, str]]:
-    problems = read_problems(DATA / "math-mini" / "train.jsonl")[:MATH_SHOTS]
-    return [(p.question, p.gold_solution or "") for p in problems]
+    def score(self, response: str, problem: Problem) -> float:
+        """r of a whole response; see `judge`."""
+        return self.judge(response, problem)[1]
 
 
 def _number(answer: str, problem: Problem) -> str | None:
-    return answers.number(answer)
+    return number(answer)
 
 
 def _letter(answer: str, problem: Problem) -> str | None:
-    return answers.letter(answer, problem.choices or ())
+    return letter(answer, problem.choices or ())
 
 
 def _boxed(answer: str, problem: Problem) -> str | None:
-    return math_answers.boxed(answer, problem.answer)
-
-
-def _mini(name: str, prompt: Callable[[Problem], str], normalise: Callable[[str, Problem], str | None]) -> Task:
-    return Task(name, lambda split: read_mini(name, split), prompt, normalise)
+    return boxed(answer, problem.answer)
 
 
 #: name → a function of `task_path` (files instead of the hub; None for the hub) that makes the task.
 TASKS: dict[str, Callable[[str | None], Task]] = {
-    "gsm8k-mini": lambda path: _mini("gsm8k-mini", lambda p: gsm8k_prompt(p.question), _number),
-    "arc-mini": lambda path: _mini("arc-mini", lambda p: arc_prompt(p.question, p.choices or ()), _letter),
-    "math-mini": lambda path: _mini("math-mini", lambda p: math_prompt(_math_mini_examples(), p.question), _boxed),
-    "gsm8k": lambda path: Task("gsm8k", lambda split: gsm8k.read(split, path), gsm8k.prompt, _number),
-    "arc": lambda path: Task("arc", lambda split: arc.read(split, path), arc.prompt, _letter),
+    "gsm8k-mini": lambda path: Task("gsm8k-mini", partial(mini.read, "gsm8k-mini"), mini.prompt, _number),
+    "arc-mini": lambda path: Task("arc-mini", partial(mini.read, "arc-mini"), mini.prompt, _letter),
+    "math-mini": lambda path: Task("math-mini", partial(mini.read, "math-mini"), mini.prompt_with_examples, _boxed),
+    "gsm8k": lambda path: Task("gsm8k", partial(gsm8k.read, path=path), gsm8k.prompt, _number),
+    "arc": lambda path: Task("arc", partial(arc.read, path=path), arc.prompt, _letter),
     "math": lambda path: Task(
-        "math", lambda split: math.read(split, path), lambda p: math.prompt(p, math.examples(path)), _boxed
+        "math", partial(math.read, path=path), lambda p: math.prompt(p, math.examples(path)), _boxed
     ),
 }
 
@@ -158,22 +133,19 @@ def _reasoning_gym(generator: str, path: str | None) -> Task:
     reasoning_gym.datasets(generator, path)  # raises before any work where it cannot be made
     return Task(
         f"reasoning_gym:{generator}",
-        lambda split: reasoning_gym.read(split, generator, path),
+        partial(reasoning_gym.read, name=generator, path=path),
         gsm8k.prompt,
-        reward=lambda response, problem: reasoning_gym.reward(response, problem, generator, path),
+        reward=partial(reasoning_gym.reward, name=generator, path=path),
     )
 
 
 def _task_of_file(path: Path) -> Task:
     if not path.is_file():
         raise UserError(f"task file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     try:
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        task = runpy.run_path(str(path)).get("task")
     except Exception as error:  # whatever the user's file raises
         raise UserError(f"task file {path} cannot be run: {type(error).__name__}: {error}") from error
-    task = getattr(module, "task", None)
     if not isinstance(task, Task):
         raise UserError(f"task file {path} must define `task`, an irpo_lib.tasks.Task")
     return task

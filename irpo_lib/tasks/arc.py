@@ -4,37 +4,17 @@ from typing import Any
 
 from irpo_lib.records import Problem
 from irpo_lib.tasks.answers import LETTERS
-from irpo_lib.tasks.sources import Row, Source, read_rows, tell_count
+from irpo_lib.tasks.jsonl import Row
+from irpo_lib.tasks.prompts import ask
+from irpo_lib.tasks.sources import read_rows, read_source, tell_count
 from irpo_lib.terminal.errors import UserError
 
-_BOTH, _CHALLENGE = ["ARC-Easy", "ARC-Challenge"], ["ARC-Challenge"]
-
-
-def _layouts(configs: list[str], split: str, hub_split: str) -> list[list[str]]:
-    """The original archive's, plain files', and the hub's."""
-    short = [c.lower().replace("-", "_") for c in configs]
-    return [
-        [f"{c}/{c}-{split.capitalize()}.jsonl" for c in configs],
-        [f"{c}.{split}.jsonl" for c in short],
-        [f"{c}/{hub_split}-*.parquet" for c in configs],
-    ]
-
-
-SOURCE = Source(
-    hub="allenai/ai2_arc",
-    revision="210d026faf9955653af8916fad021475a3f00453",
-    configs={"train": _BOTH, "dev": _BOTH, "test": _CHALLENGE},
-    hub_splits={"train": "train", "dev": "validation", "test": "test"},
-    files={"train": _layouts(_BOTH, "train", "train"), "dev": _layouts(_BOTH, "dev", "validation"),
-           "test": _layouts(_CHALLENGE, "test", "test")},
-    counts={"train": 3370, "dev": 869, "test": 1172},
-)  # fmt: skip
+SOURCE = read_source("arc")
 
 
 def read(split: str, path: str | None) -> list[Problem]:
-    rows = read_rows("arc", SOURCE, split, path, ("id", "question", "answerKey"))
-    problems = [problem(row) for row in rows]
-    tell_count("arc", SOURCE.counts[split], split, len(problems))
+    problems = [problem(row) for row in read_rows(SOURCE, split, path)]
+    tell_count(SOURCE, split, len(problems))
     return problems
 
 
@@ -68,9 +48,8 @@ def _options(choices: Any) -> tuple[list[str], list[str]]:
 
 def prompt(problem: Problem) -> str:
     """Appendix B.1."""
-    options = "\n".join(f"({letter}) {x}" for letter, x in zip(LETTERS, problem.choices or (), strict=False))
     return (
         "Your task is to answer the question below. Give step by step reasoning before you answer, and when you’re "
         'ready to answer, conclude using the format "Final answer: (insert letter here)"\n'
-        f"Question: {problem.question}\n{options}\nSolution:"
+        f"{ask(problem.question, problem.choices)}"
     )

@@ -3,21 +3,13 @@ r"""MATH (Hendrycks et al., 2021): competition problems, the answer in the last 
 from functools import lru_cache
 
 from irpo_lib.records import Problem
+from irpo_lib.tasks.jsonl import Row
 from irpo_lib.tasks.math_answers import last_boxed, normalise
-from irpo_lib.tasks.sources import Row, Source, read_rows, tell_count
+from irpo_lib.tasks.prompts import ask
+from irpo_lib.tasks.sources import read_rows, read_source, tell_count
 from irpo_lib.terminal.errors import UserError
 
-SUBJECTS = ["algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
-            "precalculus"]  # fmt: skip
-SOURCE = Source(
-    hub="EleutherAI/hendrycks_math",
-    revision="21a5633873b6a120296cce3e2df9d5550074f4a3",
-    configs={"train": SUBJECTS, "test": SUBJECTS},
-    hub_splits={"train": "train", "test": "test"},
-    files={s: [[f"{s}/*/*.json"], [f"{s}.jsonl"], [f"{subject}/{s}-*.parquet" for subject in SUBJECTS],
-               [f"{s}-*.parquet"]] for s in ("train", "test")},
-    counts={"train": 7500, "test": 5000},
-)  # fmt: skip
+SOURCE = read_source("math")
 SHOTS = 4
 #: The longest example, in characters of problem and solution: the four stand before every question.
 SHORT = 700
@@ -25,15 +17,17 @@ SHORT = 700
 
 def read(split: str, path: str | None) -> list[Problem]:
     """A split; problems with an empty answer are left out and counted, the in-context examples stand in no split."""
-    rows = list(read_rows("math", SOURCE, split, path, ("problem", "solution")))
-    tell_count("math", SOURCE.counts[split], split, len(rows))
-    problems = [p for n, row in enumerate(rows, start=1) if (p := problem(row, f"{split}-{n}")) is not None]
-    if len(problems) < len(rows):
-        print(f"task math, split '{split}': {len(rows) - len(problems)} problems with an empty answer are left out")
-    if split != "train":
-        return problems
-    examples = set(choose_examples(problems))
-    return [p for p in problems if p not in examples]
+    found = _read(split, path)
+    tell_count(SOURCE, split, len(found))
+    if empty := found.count(None):
+        print(f"task math, split '{split}': {empty} problems with an empty answer are left out")
+    shots = examples(path) if split == "train" else ()
+    return [p for p in found if p is not None and p not in shots]
+
+
+def _read(split: str, path: str | None) -> list[Problem | None]:
+    """A problem for each row; None where its answer is empty."""
+    return [problem(row, f"{split}-{n}") for n, row in enumerate(read_rows(SOURCE, split, path), start=1)]
 
 
 def problem(row: Row, name: str) -> Problem | None:
@@ -49,31 +43,26 @@ def problem(row: Row, name: str) -> Problem | None:
     return Problem(str(fields.get("unique_id", name)), str(fields["problem"]), answer, gold)
 
 
-def choose_examples(problems: list[Problem]) -> list[Problem]:
+@lru_cache(maxsize=4)
+def examples(path: str | None) -> tuple[Problem, ...]:
     """The four in-context examples: of the training problems short enough (`SHORT`), every quarter's first, in order.
 
     The paper takes "four fixed in-context examples chosen from the training set" and does not say which. The training
-    set stands in the order of subjects, so that four quarters are four subjects.
+    set stands in the order of subjects, so that four quarters are four subjects. `path` as in `read`, and a folder if
+    it is given.
     """
-    short = [p for p in problems if len(p.question) + len(p.gold_solution or "") <= SHORT and "[asy]" not in p.question]
+    found = [p for p in _read("train", path) if p is not None]
+    short = [p for p in found if len(p.question) + len(p.gold_solution or "") <= SHORT and "[asy]" not in p.question]
     if len(short) < SHOTS:
         raise UserError(f"task math: {len(short)} training problems are short enough for the {SHOTS} examples needed")
-    return [short[i * len(short) // SHOTS] for i in range(SHOTS)]
-
-
-@lru_cache(maxsize=4)
-def examples(path: str | None) -> tuple[Problem, ...]:
-    """The examples of the training split; `path` as in `read`, and a folder if it is given."""
-    rows = read_rows("math", SOURCE, "train", path, ("problem", "solution"))
-    found = [p for n, row in enumerate(rows, start=1) if (p := problem(row, f"train-{n}")) is not None]
-    return tuple(choose_examples(found))
+    return tuple(short[i * len(short) // SHOTS] for i in range(SHOTS))
 
 
 def prompt(problem: Problem, shots: tuple[Problem, ...]) -> str:
     """Appendix B.1."""
-    shown = "".join(f"Question: {p.question}\nSolution: {p.gold_solution}\n" for p in shots)
+    solved = [(p.question, p.gold_solution or "") for p in shots]
     return (
         "Your task is to answer the last question below. Give step by step reasoning before you answer, and when "
         "you’re ready to answer, please wrap your answer in \\boxed, and conclude using the format "
-        f'"Final answer: ..."\n{shown}Question: {problem.question}\nSolution:'
+        f'"Final answer: ..."\n{ask(problem.question, solved=solved)}'
     )

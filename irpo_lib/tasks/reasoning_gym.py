@@ -21,11 +21,15 @@ def read(split: str, name: str, path: str | None) -> list[Problem]:
 
 
 def reward(response: str, problem: Problem, name: str, path: str | None) -> float:
-    """The library's score of the response's final answer, which may be a part of a point."""
+    """The library's score of the response's final answer, which may be a part of a point.
+
+    Some scorers raise, each its own exception, at an answer that is missing or not in their form. What cannot be read
+    is wrong, so its score is 0: a model's text must not end a run.
+    """
     dataset, entry = datasets(name, path)[problem.id.partition("-")[0]], _entries(name, path)[problem.id]
     try:
         return dataset.score_answer(final_answer(response), entry)
-    except Exception:  # some scorers cannot read what is no answer
+    except Exception:
         return 0.0
 
 

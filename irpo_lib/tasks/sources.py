@@ -1,121 +1,127 @@
 """Where a real task's rows come from: files in their published formats, or the hub by name and revision."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.tasks.jsonl import read_lines
-from irpo_lib.terminal.errors import UserError, first_sentence
+import yaml
 
-Row = tuple[str, dict[str, Any]]
+from irpo_lib.tasks.jsonl import Row, read_lines, read_object, with_keys
+from irpo_lib.terminal.errors import UserError, first_sentence
 
 
 @dataclass(frozen=True)
-class Source:
-    """A published dataset.
-
-    Attributes:
-        hub: Its name on the hub.
-        revision: The commit that is read.
-        configs: Its parts, all of which are read: for each split of ours, a list.
-        hub_splits: Our names of splits → the hub's.
-        files: Split → lists of file patterns below `task_path`; the first list of which all match is read.
-        counts: Split → how many rows were published.
-    """
+class Split:
+    """A split of a published dataset: its name on the hub, its parts, and how many rows were published."""
 
     hub: str
+    configs: list[str]
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A published dataset; each attribute is explained in `sources.yaml`. `task` is its task's name."""
+
+    task: str
+    hub: str
     revision: str
-    configs: dict[str, Sequence[str]]
-    hub_splits: dict[str, str]
-    files: dict[str, Sequence[Sequence[str]]]
-    counts: dict[str, int]
+    keys: list[str]
+    layouts: list[str]
+    splits: dict[str, Split]
 
 
-def read_rows(task: str, source: Source, split: str, path: str | None, keys: tuple[str, ...]) -> Iterator[Row]:
+def read_source(task: str) -> Source:
+    fields = yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf8"))[task]
+    splits = {name: Split(**split) for name, split in fields["splits"].items()}
+    return Source(task, **fields | {"splits": splits})
+
+
+def read_rows(source: Source, split: str, path: str | None) -> Iterator[Row]:
     """Yields (where, row) of a split.
 
     Args:
-        task: For messages.
         source: The published dataset.
         split: "train", "dev" or "test".
         path: A file with the split's rows, or a folder in one of the published layouts; None reads from the hub.
-        keys: What every row must have.
 
     Raises:
         UserError: the task has no such split, files are missing or malformed, the hub cannot be reached.
     """
-    if split not in source.hub_splits:
-        raise UserError(f"task {task} has no split '{split}', only {', '.join(source.hub_splits)}")
+    if split not in source.splits:
+        raise UserError(f"task {source.task} has no split '{split}', only {', '.join(source.splits)}")
     if path is None:
-        rows = _hub_rows(task, source, split)
+        rows = _hub_rows(source, split)
     else:
-        rows = (row for file in _find(task, source, split, Path(path)) for row in _file_rows(file, keys))
-    for where, row in rows:
-        for key in keys:
-            if row.get(key) in (None, ""):
-                raise UserError(f"{where}: '{key}' is missing or empty; every problem needs one")
-        yield where, row
+        rows = (row for file in _find(source, split, Path(path)) for row in _file_rows(file))
+    yield from with_keys(rows, source.keys)
 
 
-def _find(task: str, source: Source, split: str, path: Path) -> list[Path]:
+def _find(source: Source, split: str, path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"task_path={path} does not exist: give a file, or a folder with the files of task {task}")
-    for patterns in source.files[split]:
+        wanted = f"give a file, or a folder with the files of task {source.task}"
+        raise UserError(f"task_path={path} does not exist: {wanted}")
+    layouts = [_patterns(source, split, layout) for layout in source.layouts]
+    for patterns in layouts:
         found = [sorted(path.glob(pattern)) for pattern in patterns]
         if all(found):
             return [file for files in found for file in files]
-    wanted = "; or ".join(", ".join(patterns) for patterns in source.files[split])
-    raise UserError(f"task_path={path} holds no '{split}' split of task {task}: expected {wanted}")
+    wanted = "; or ".join(", ".join(patterns) for patterns in layouts)
+    raise UserError(f"task_path={path} holds no '{split}' split of task {source.task}: expected {wanted}")
 
 
-def _file_rows(file: Path, keys: tuple[str, ...]) -> Iterator[Row]:
+def _patterns(source: Source, split: str, layout: str) -> list[str]:
+    """The different file patterns of a layout."""
+    names = {"split": split, "Split": split.capitalize(), "hub_split": source.splits[split].hub}
+    configs = source.splits[split].configs
+    patterns = [layout.format(config=c, name=c.lower().replace("-", "_"), **names) for c in configs]
+    return list(dict.fromkeys(patterns))
+
+
+def _file_rows(file: Path) -> Iterator[Row]:
     if file.suffix == ".parquet":
         import pyarrow.parquet
 
         for number, row in enumerate(pyarrow.parquet.read_table(file).to_pylist(), start=1):
             yield f"{file}, row {number}", row
     elif file.suffix == ".json":
-        try:
-            row = json.loads(file.read_text(encoding="utf8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: not valid JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{file}: a JSON object is expected, not {type(row).__name__}")
-        yield str(file), row
+        yield read_object(file.read_bytes(), str(file))
     else:
-        yield from read_lines(file, keys)
+        yield from read_lines(file)
 
 
-def _hub_rows(task: str, source: Source, split: str) -> Iterator[Row]:
+def _hub_rows(source: Source, split: str) -> Iterator[Row]:
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()
-    for config in source.configs[split]:
+    published = source.splits[split]
+    for config in published.configs:
         try:
-            table: Any = load_dataset(source.hub, config, split=source.hub_splits[split], revision=source.revision)
+            table: Any = load_dataset(source.hub, config, split=published.hub, revision=source.revision)
         except Exception as error:  # the hub's client raises many kinds
             raise UserError(
-                f"task {task}: {source.hub} ({config}) can be read neither from the hub nor from its cache: "
+                f"task {source.task}: {source.hub} ({config}) can be read neither from the hub nor from its cache: "
                 f"download it where there is a network (`hf download --repo-type dataset {source.hub}`) and set "
                 f"task_path to the folder ({first_sentence(error)})"
             ) from error
         # Without a network, `datasets` takes whatever commit it has; the cached file's folder names it.
         if any(source.revision not in file["filename"] for file in table.cache_files):
             raise UserError(
-                f"task {task}: of {source.hub} ({config}) the cache holds another commit than {source.revision}, and "
-                "the hub cannot be reached: try again where there is a network, or set task_path to a folder of files"
+                f"task {source.task}: of {source.hub} ({config}) the cache holds another commit than "
+                f"{source.revision}, and the hub cannot be reached: try again where there is a network, or set "
+                "task_path to a folder of files"
             )
         for number, row in enumerate(table, start=1):
             yield f"{source.hub} {config} {split}, row {number}", row
 
 
 @lru_cache
-def tell_count(task: str, source_count: int, split: str, found: int) -> None:
+def tell_count(source: Source, split: str, found: int) -> None:
     """Says so, once, when a split has not as many problems as were published."""
-    if found != source_count:
-        print(f"task {task}, split '{split}': {found:,} problems where the published one has {source_count:,}")
+    published = source.splits[split].rows
+    if found != published:
+        print(f"task {source.task}, split '{split}': {found:,} problems where the published one has {published:,}")
