@@ -96,15 +96,13 @@ def train_arm(main: Experiment, arm: Arm) -> Path:
     start = main.model(t - 1)
     if arm.start:
         start = str(train_arm(main, _by_name(arm.start)) / "model")
-    pairs, reference = _pairs(main, arm, config), _reference(main, arm, config, start)
+    training = boxes.Training(_pairs(main, arm, config), _reference(main, arm, config, start), start, t)
     steps = config.max_steps
     if config.select_checkpoint:
         held_out = main.train_problems()[-config.held_out :]
-        chosen = boxes.select_stage(folder / "select", config, main.launch, pairs, reference, start, t, held_out)
+        chosen = boxes.select_stage(folder / "select", config, main.launch, training, held_out)
         steps = read_json(chosen / "selection.json")["steps"]
-    return boxes.train_stage(
-        folder / "train", config, main.launch, pairs, reference, start, t, steps, main.pair(t), main.gold
-    )
+    return boxes.train_stage(folder / "train", config, main.launch, training, steps, main.pair(t), main.gold)
 
 
 def evaluate_arm(main: Experiment, arm: Arm) -> Path:

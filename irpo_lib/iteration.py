@@ -80,23 +80,24 @@ class Experiment:
         """D_pairs with its reference log-probs, as training takes them."""
         return scored_pairs(self.pair(iteration), self.reference(iteration))
 
+    def training(self, iteration: int) -> boxes.Training:
+        """What M_t is made from."""
+        return boxes.Training(self.pair(iteration), self.reference(iteration), self.model(iteration - 1), iteration)
+
     def train(self, iteration: int) -> Path:
         """M_t from M_{t-1} by Equation 1."""
-        c, pairs, reference = self.config.of_iteration(iteration), self.pair(iteration), self.reference(iteration)
+        c, training = self.config.of_iteration(iteration), self.training(iteration)
         steps = read_json(self.select(iteration) / "selection.json")["steps"] if c.select_checkpoint else c.max_steps
-        folder, start = self.folder(iteration, "train"), self.model(iteration - 1)
-        return boxes.train_stage(folder, c, self.launch, pairs, reference, start, iteration, steps, pairs, self.gold)
+        folder = self.folder(iteration, "train")
+        return boxes.train_stage(folder, c, self.launch, training, steps, training.pairs, self.gold)
 
     def select(self, iteration: int) -> Path:
         """§ 3.1: the number of steps, chosen on the last `held_out` training problems."""
         c, problems = self.config.of_iteration(iteration), self.train_problems()
         if c.held_out >= len(problems):
             raise UserError(f"held_out={c.held_out} leaves none of the {len(problems)} training problems to train on")
-        folder, pairs, reference = self.folder(iteration, "select"), self.pair(iteration), self.reference(iteration)
-        held_out = problems[-c.held_out :]
-        return boxes.select_stage(
-            folder, c, self.launch, pairs, reference, self.model(iteration - 1), iteration, held_out
-        )
+        folder, held_out = self.folder(iteration, "select"), problems[-c.held_out :]
+        return boxes.select_stage(folder, c, self.launch, self.training(iteration), held_out)
 
     def evaluate(self, iteration: int) -> Path:
         """Greedy accuracy of M_t on the test split, and maj@32 where the config asks for it and the task has votes."""

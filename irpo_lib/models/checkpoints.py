@@ -4,7 +4,6 @@ A checkpoint holds the trained weights and AdamW's two moments, each rank's part
 through `torch.distributed.checkpoint`: a training may go on in another layout than it began with.
 """
 
-import json
 import warnings
 from functools import partial
 from pathlib import Path
@@ -16,15 +15,16 @@ import torch.distributed.checkpoint as dcp
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from irpo_lib.config import Config
-from irpo_lib.models.parallel import Ranks, wait_for_all
+from irpo_lib.models.parallel import Ranks, wait_for_all, whole
 from irpo_lib.models.weights import merged_copy
 from irpo_lib.stages.store import COMPLETE, read_json, remove, replace_file, write_json
 from irpo_lib.terminal.errors import UserError
 
+#: What AdamW keeps of each weight.
+MOMENTS = ("exp_avg", "exp_avg_sq")
 #: The largest file of a model that is written in parts, in bytes.
 FILE_SIZE = 5 * 10**9
 
@@ -33,10 +33,7 @@ def save(folder: Path, model: Any, optimizer: torch.optim.AdamW, log: list[dict[
          keep: bool = False) -> None:  # fmt: skip
     """Writes `folder/checkpoint-STEP`; of the others the newest is left, or all of them with `keep`."""
     target = folder / f"checkpoint-{len(log)}"
-    if ranks.is_main:
-        remove(target)  # cut off earlier
-        target.mkdir(parents=True)
-    wait_for_all(ranks)
+    _make_empty(target, ranks)
     writer = dcp.HuggingFaceStorageWriter(str(target), save_distributed=True)
     with warnings.catch_warnings(action="ignore"):  # that one process is alone
         try:
@@ -81,24 +78,29 @@ def newest_complete_checkpoint(folder: Path) -> Path | None:
     return max((p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")), key=_step, default=None)
 
 
+def _make_empty(folder: Path, ranks: Ranks) -> None:
+    """A folder that all ranks write into; what is there was cut off earlier."""
+    if ranks.is_main:
+        remove(folder)
+        folder.mkdir(parents=True)
+    wait_for_all(ranks)
+
+
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def _state(model: Any, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by name; they are the training's own, so that loading changes them in place."""
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        moments = optimizer.state[parameter]
+        weight, moments = parameter.detach(), optimizer.state[parameter]
         if not moments:  # before the first step
-            moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            moments["exp_avg"] = torch.zeros_like(parameter.detach())
-            moments["exp_avg_sq"] = torch.zeros_like(parameter.detach())
-        state[f"weight.{name}"] = parameter.detach()
-        state[f"exp_avg.{name}"] = moments["exp_avg"]
-        state[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
+            moments["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+            moments |= {kind: torch.zeros_like(weight) for kind in MOMENTS}
+        state |= {f"weight.{name}": weight} | {f"{kind}.{name}": moments[kind] for kind in MOMENTS}
     return state
 
 
@@ -109,10 +111,7 @@ def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, co
     it than one file.
     """
     temporary = folder.with_name(folder.name + ".tmp")
-    if ranks.is_main:
-        remove(temporary)
-        temporary.mkdir(parents=True)
-    wait_for_all(ranks)
+    _make_empty(temporary, ranks)
     if ranks.sharded:
         _write_parts(model, temporary, getattr(torch, config.dtype), ranks)
     elif ranks.is_main:
@@ -138,16 +137,15 @@ def _write_parts(model: PreTrainedModel, folder: Path, dtype: torch.dtype, ranks
     for number, (file, names) in enumerate(parts.filename_to_tensors.items()):
         kept = {}
         for name in names:
-            tensor = parameters[name].detach().to(dtype)
-            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            tensor = whole(parameters[name].detach().to(dtype))
             if number % ranks.layout.processes == ranks.rank:
-                kept[name] = whole.cpu().contiguous()
+                kept[name] = tensor.cpu().contiguous()
         if kept:
             save_file(kept, folder / file, metadata={"format": "pt"})
     if ranks.is_main:
         if parts.is_sharded:
             index = {"metadata": parts.metadata, "weight_map": parts.tensor_to_filename}
-            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf8")
+            write_json(folder / "model.safetensors.index.json", index)
         _write_configs(model, folder, dtype)
 
 

@@ -15,11 +15,10 @@ import torch
 import transformers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
-from irpo_lib.models.load import check_complete
+from irpo_lib.models.load import loading, whole_model
 from irpo_lib.stages.store import MANIFEST, full_disk_named, hash_file, run_stage
-from irpo_lib.terminal.errors import UserError, first_sentence
+from irpo_lib.terminal.errors import UserError
 
 #: Cosine from which on embedding and output matrix are one matrix, quantised twice (0.999 for 5 and 8 bits).
 SAME_MATRIX = 0.95
@@ -55,23 +54,18 @@ def _folder(path: Path, size: int, modified: int) -> Path:
 @torch.no_grad()
 def _read(path: Path) -> tuple[Any, Any]:
     """Model and tokenizer; bfloat16 rounds by 0.2 %, far below a step of 4 to 6 bits. A file in 16 or 32 loses more."""
-    logging.disable_progress_bar()
     # transformers 5.19 may leave weights in 4 bits unless it is told; 5.16 never does and has no such class.
     unpacked = {"quantization_config": c(dequantize=True)} if (c := getattr(transformers, "GgufConfig", None)) else {}
-    with TemporaryDirectory() as alone:  # transformers would also read another model's config.json beside the file
-        (Path(alone) / "model.gguf").symlink_to(path)
-        try:
-            from gguf import GGUFReader
+    with (
+        loading("model", str(path), Exception),  # a broken file raises nearly anything
+        TemporaryDirectory() as alone,  # transformers would also read another model's config.json beside the file
+    ):
+        from gguf import GGUFReader
 
-            file = GGUFReader(path)
-            tokenizer: Any = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                alone, gguf_file="model.gguf", dtype=torch.bfloat16, output_loading_info=True, **unpacked
-            )
-        except Exception as error:  # a broken file raises nearly anything
-            raise UserError(f"{path}: no model can be loaded from it ({first_sentence(error)})") from error
-    model, missing = loaded[0], loaded[1]["missing_keys"]
-    check_complete(path, missing)
+        (Path(alone) / "model.gguf").symlink_to(path)
+        file = GGUFReader(path)
+        tokenizer: Any = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
+        model = whole_model(str(path), alone, gguf_file="model.gguf", dtype=torch.bfloat16, **unpacked)
     _add_bos(tokenizer, file)
     _tie(model, {t.name: t.n_bytes / t.n_elements for t in file.tensors})
     model.config.__dict__.pop("quantization_config", None)

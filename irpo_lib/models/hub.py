@@ -1,6 +1,5 @@
 """Why the Hugging Face hub did not give a model, as a sentence that says what to do."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from huggingface_hub import constants, errors
@@ -15,12 +14,12 @@ def hub_problem(name: str, error: BaseException) -> str | None:
             f"{gated.response.status_code}): accept it at https://huggingface.co/{name}, then log in with "
             "`hf auth login`"
         )
-    if _below(error, errors.RepositoryNotFoundError) or _below(error, errors.HFValidationError):
+    if _below(error, errors.RepositoryNotFoundError, errors.HFValidationError):
         return (
             f"{name} is no folder here, and the hub has no model of that name that you may see: correct the name, or "
             "log in with `hf auth login` if the model is private"
         )
-    if _below(error, httpx.ConnectError) or _below(error, httpx.TimeoutException):
+    if _below(error, httpx.ConnectError, httpx.TimeoutException):
         return (
             f"the model {name} is not in the cache ({constants.HF_HUB_CACHE}), and the hub ({constants.ENDPOINT}) "
             "cannot be reached: get it where there is a network, or pass model=FOLDER"
@@ -30,12 +29,8 @@ def hub_problem(name: str, error: BaseException) -> str | None:
     return None
 
 
-def _below(error: BaseException, kind: type[BaseException]) -> Any:
-    """The error of this kind that the error was raised from, or while it was handled; None where there is none."""
-    return next((e for e in _chain(error) if isinstance(e, kind)), None)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
+def _below(error: BaseException | None, *kinds: type[BaseException]) -> Any:
+    """The error of these kinds that the error was raised from, or while it was handled; None where there is none."""
+    while error is not None and not isinstance(error, kinds):
         error = error.__cause__ or error.__context__
+    return error

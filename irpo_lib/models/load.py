@@ -1,6 +1,8 @@
 """Models and tokenizers from a folder or the hub; prompts and gold solutions as token ids."""
 
-from collections.abc import Collection
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,10 +37,8 @@ def model_hash(name: str) -> str:
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Raises UserError when the folder is missing or holds no tokenizer."""
     path = _existing(name)
-    try:
+    with loading("tokenizer", path, Exception):  # a broken file raises nearly anything: KeyError, a bare Exception
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # a broken file raises nearly anything: KeyError, ValueError, a bare Exception
-        raise UserError(_not_loaded(path, "tokenizer", error)) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"{path}: the tokenizer has no EOS token; a finished response must end with one")
     return tokenizer
@@ -54,33 +54,35 @@ def load_model(
     """
     path = _existing(name)
     keep_freed_memory()
-    logging.disable_progress_bar()
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), attn_implementation=attention, output_loading_info=True,
-            **({"distributed_config": distributed} if distributed else {}), **(_four_bits(dtype) if four_bit else {}),
+    with loading("model", path, OSError, ValueError, RuntimeError, SafetensorError):
+        model = whole_model(
+            path, path, dtype=getattr(torch, dtype), attn_implementation=attention, distributed_config=distributed,
+            **(_four_bits(dtype) if four_bit else {}),
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(_not_loaded(path, "model", error)) from error
-    model, missing = loaded[0], loaded[1]["missing_keys"]
-    check_complete(path, missing)
     if distributed:
         from irpo_lib.models.parallel import share_tied_pieces
 
         share_tied_pieces(model)
-        return model.eval()
-    if four_bit:
+    elif four_bit:
         for module in model.modules():  # else, scored on a CPU, they are packed into a form without a backward pass
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
-        return model.eval()
-    return model.to(device()).eval()
+    else:
+        model.to(device())
+    return model.eval()
 
 
-def check_complete(path: str | Path, missing: Collection[str]) -> None:
-    """Raises UserError for tensors that a model's files lack: transformers fills them with random numbers."""
-    if missing:
+def whole_model(path: str, source: str, **options: Any) -> Any:
+    """`from_pretrained` of a source, which a UserError calls `path` where its files lack tensors.
+
+    transformers fills them with random numbers.
+    """
+    logging.disable_progress_bar()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
+    model, found = loaded
+    if missing := found["missing_keys"]:
         raise UserError(f"{path}: the weights lack {len(missing)} tensors, {min(missing)} among them")
+    return model
 
 
 def _four_bits(dtype: str) -> dict[str, Any]:
@@ -100,8 +102,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """The user's message as token ids, through the model's chat template where it has one; exactly one BOS."""
     if tokenizer.chat_template is None:
         return tokenizer(prompt)["input_ids"]
-    text = _render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    message = [{"role": "user", "content": prompt}]
+    ids: Any = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
     bos = tokenizer.bos_token_id
     if bos is not None and bos in tokenizer("")["input_ids"] and ids[0] != bos:
         ids = [bos, *ids]
@@ -134,15 +136,11 @@ def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def _text_after_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, reply: str) -> str:
     """The text with which the chat template goes on behind the prompt."""
     user, assistant = {"role": "user", "content": prompt}, {"role": "assistant", "content": reply}
-    before = _render(tokenizer, [user], add_generation_prompt=True)
-    whole = _render(tokenizer, [user, assistant])
+    render: Any = partial(tokenizer.apply_chat_template, tokenize=False)
+    before, whole = render([user], add_generation_prompt=True), render([user, assistant])
     if not whole.startswith(before):
         raise UserError("the chat template changes the prompt when a reply follows: gold solutions cannot be encoded")
     return whole[len(before) :]
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
 
 def _existing(name: str) -> str:
@@ -160,19 +158,25 @@ def check_weights(name: str) -> None:
     folder = Path(_existing(name))
     if not folder.is_dir():
         logging.disable_progress_bar()
-        try:
+        with loading("model", str(folder), OSError):
             AutoModelForCausalLM.from_pretrained(str(folder), device_map="meta")
-        except OSError as error:
-            raise UserError(_not_loaded(str(folder), "model", error)) from error
     elif not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         raise UserError(f"{folder}: the model's weights (*.safetensors) are missing from it")
 
 
-def _not_loaded(path: str, what: str, error: Exception) -> str:
-    if Path(path).is_dir():
-        return f"{path}: no {what} can be loaded from it ({first_sentence(error)})"
-    return hub_problem(path, error) or (
-        f"the {what} of {path} is neither on this machine nor to be had from the hub: accept its licence at "
-        f"https://huggingface.co/{path} if it has one, get it with `hf download {path}` where there is a network, and "
-        f"pass model=FOLDER ({first_sentence(error)})"
-    )
+@contextmanager
+def loading(what: str, path: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds, met while a model or tokenizer is loaded, become a UserError that says what to do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except kinds as error:
+        if Path(path).is_dir() or path.endswith(".gguf"):
+            raise UserError(f"{path}: no {what} can be loaded from it ({first_sentence(error)})") from error
+        sentence = hub_problem(path, error) or (
+            f"the {what} of {path} is neither on this machine nor to be had from the hub: accept its licence at "
+            f"https://huggingface.co/{path} if it has one, get it with `hf download {path}` where there is a network, "
+            f"and pass model=FOLDER ({first_sentence(error)})"
+        )
+        raise UserError(sentence) from error

@@ -153,8 +153,7 @@ def _pieces(parameter: torch.nn.Parameter, dimension: str) -> int:
 
 def by_kind(parameters: Sequence[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
     """Plain tensors and DTensors apart: a fused optimiser cannot update both at once."""
-    cut = [isinstance(p, DTensor) for p in parameters]
-    groups = [[p for p, c in zip(parameters, cut, strict=True) if c == kind] for kind in (False, True)]
+    groups = [[p for p in parameters if isinstance(p, DTensor) == cut] for cut in (False, True)]
     return [group for group in groups if group]
 
 
@@ -177,7 +176,7 @@ def clip_gradients(parameters: Sequence[torch.nn.Parameter], longest: float, ran
     if not ranks.sharded:
         return torch.nn.utils.clip_grad_norm_(parameters, longest).item()
     gradients = [p.grad for p in parameters if p.grad is not None]
-    squares = [_whole(torch.linalg.vector_norm(g, dtype=torch.float32)).square() for g in gradients]
+    squares = [whole(torch.linalg.vector_norm(g, dtype=torch.float32)).square() for g in gradients]
     norm = torch.stack(squares).sum().sqrt()
     scale = (longest / (norm + 1e-6)).clamp(max=1.0)
     for g in gradients:
@@ -185,7 +184,8 @@ def clip_gradients(parameters: Sequence[torch.nn.Parameter], longest: float, ran
     return norm.item()
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor put together from its pieces, on every rank."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

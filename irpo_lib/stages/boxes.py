@@ -4,36 +4,25 @@ Which folders are put together to make an iteration, or a row of Tables 1 and 2,
 Every function returns its stage's folder and does nothing when the stage is there already.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from irpo_lib.config import Config
 from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, majority_answers, sampled_accuracy
 from irpo_lib.pairs import gold_pairs, kept_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import rewarded
-from irpo_lib.stages.parquet import Records, count, stream
-from irpo_lib.stages.samples import Launch, by_problem, outcomes, sample, shards, write_outcomes
-from irpo_lib.stages.store import (
-    hash_json,
-    read_json,
-    remove,
-    replace_file,
-    run_stage,
-    stage_hash,
-    write_json,
-    write_records,
-)
+from irpo_lib.stages.parquet import Records, count, lengths, read, stream
+from irpo_lib.stages.samples import Launch, answers, by_problem, sample, shards, write_outcomes
+from irpo_lib.stages.store import hash_json, read_json, remove, run_stage, stage_hash, write_json, write_records
 from irpo_lib.tasks import get_task
 
-if TYPE_CHECKING:
-    from irpo_lib.probe import ProbeItem
-
+#: Gives problem id → the token ids of its gold solution; asked only when they are wanted.
+Gold = Callable[[], dict[str, list[int]]]
 #: The part of the config that a reference log-prob depends on: LoRA computes with other weights than full fine-tuning.
 SCORING = ("dtype", "attention", "lora_rank", "lora_quantized")
 #: The part of the config that a training depends on, the number of steps aside.
@@ -45,19 +34,29 @@ TRAINING = ("seed", "dtype", "beta", "alpha", "dpo_weight", "nll_mean", "learnin
 SAMPLING = ("task", "seed", "dtype", "top_p", "max_new_tokens", "engine", "generation_rows", "problems_per_shard")
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a training is made from: a `pairs` stage, its `reference` stage, and the model that is trained."""
+
+    pairs: Path
+    reference: Path
+    model: str
+    iteration: int
+
+
 def generate_stage(
     folder: Path, config: Config, launch: Launch, model: str, problems: list[Problem], iteration: int
 ) -> Path:
     """N samples of the model for each problem."""
     temperature = config.temperatures[iteration - 1]
     settings = config.only(*SAMPLING, "samples") | {"iteration": iteration, "temperature": temperature}
-    inputs = _inputs(model, problems=problems)
+    inputs = _inputs(model, problems)
 
     def work(folder: Path) -> dict[str, Any]:
-        what = f"generate/{iteration}"
-        sample(launch, folder, config, model, inputs["model"], problems, config.samples, temperature, what)
-        lengths = [len(c.token_ids) for c in stream(shards(folder), Completion)]
-        return {"completions": len(lengths), "new_tokens": sum(lengths)}
+        sample(launch, folder, config, problems, model=model, weights=inputs["model"], n=config.samples,
+               temperature=temperature, what=f"generate/{iteration}")  # fmt: skip
+        tokens = [length for shard in shards(folder) for length in lengths(shard, "token_ids")]
+        return {"completions": len(tokens), "new_tokens": sum(tokens)}
 
     return run_stage(folder, settings, inputs, work)
 
@@ -66,34 +65,23 @@ def reward_stage(folder: Path, config: Config, generated: Path, problems: list[P
     """Each completion's final answer and reward; counted as `right` is the mean reward."""
 
     def work(folder: Path) -> dict[str, Any]:
-        counts: Counter[str] = Counter()
-
-        def counted() -> Iterator[Completion]:
-            completions = stream(shards(generated), Completion)
-            for c in rewarded(completions, problems, get_task(config.task, config.task_path)):
-                counts.update(completions=1, right=c.reward, without_answer=c.answer is None)  # type: ignore[call-overload]
-                yield c
-
-        write_records(folder / "completions.parquet", counted())
-        return dict(counts) | {"right": round(counts["right"] / counts["completions"], 4)}
+        made, task = folder / "completions.parquet", get_task(config.task, config.task_path)
+        write_records(made, rewarded(stream(shards(generated), Completion), problems, task))
+        table = read(made, columns=["reward", "answer"])
+        right = float(table["reward"].to_numpy().mean())
+        return {"completions": table.num_rows, "right": round(right, 4), "without_answer": table["answer"].null_count}
 
     return run_stage(folder, config.only("task"), {"generate": stage_hash(generated)}, work)
 
 
-def pair_stage(folder: Path, config: Config, sources: Sequence[Path], gold: Callable[[], dict[str, list[int]]]) -> Path:
-    """D_pairs from the completions of a `reward` stage; of several, the newest first, each paired for itself (replay).
-
-    `gold` gives the gold solutions' token ids, and is asked only when they are wanted.
-    """
+def pair_stage(folder: Path, config: Config, sources: Sequence[Path], gold: Gold) -> Path:
+    """D_pairs of a `reward` stage's completions; of several, the newest first, each paired for itself (replay)."""
 
     def work(folder: Path) -> dict[str, Any]:
         c, gold_ids = config, gold() if config.gold_in_winners else {}
-        found = [
-            kept_pairs(partial(by_problem, source), gold_ids, c.pairs_per_problem, c.max_length, c.max_pairs, c.seed)
-            for source in sources
-        ]
-        write_records(folder / "pairs.parquet", chain.from_iterable(pairs for pairs, _ in found))
-        counts = [counted for _, counted in found]
+        limits = (gold_ids, c.pairs_per_problem, c.max_length, c.max_pairs, c.seed)
+        pairs, counts = zip(*(kept_pairs(partial(by_problem, source), *limits) for source in sources), strict=True)
+        write_records(folder / "pairs.parquet", chain.from_iterable(pairs))
         replayed = {"replayed": sum(counted.pairs for counted in counts[1:])} if len(sources) > 1 else {}
         return asdict(counts[0]) | replayed
 
@@ -102,7 +90,7 @@ def pair_stage(folder: Path, config: Config, sources: Sequence[Path], gold: Call
     return run_stage(folder, settings, inputs, work)
 
 
-def gold_pair_stage(folder: Path, config: Config, rewarded: Path, gold: Callable[[], dict[str, list[int]]]) -> Path:
+def gold_pair_stage(folder: Path, config: Config, rewarded: Path, gold: Gold) -> Path:
     """(x, gold solution) of every training problem, for SFT on gold."""
 
     def work(folder: Path) -> dict[str, Any]:
@@ -126,57 +114,36 @@ def reference_stage(folder: Path, config: Config, launch: Launch, pairs: Path, m
 
 
 def train_stage(
-    folder: Path, config: Config, launch: Launch, pairs: Path, reference: Path, model: str, iteration: int, steps: int,
-    probe_from: Path, gold: Callable[[], dict[str, list[int]]],
-) -> Path:  # fmt: skip
+    folder: Path, config: Config, launch: Launch, training: Training, steps: int, probe_from: Path, gold: Gold
+) -> Path:
     """The next model by Equation 1, with the diagnostics of Figures 2–4.
 
-    Args:
-        model: What training starts from.
-        reference: The `reference` stage of the pairs.
-        probe_from: The `pairs` stage of which some responses' log-probs are followed.
+    `probe_from` is the `pairs` stage of which some responses' log-probs are followed.
     """
-    settings = config.only(*TRAINING, "reference_model") | {"steps": steps, "iteration": iteration}
-    inputs = _inputs(model, pairs=pairs, reference=reference, probe=probe_from if config.probe_every else None)
+    settings = config.only(*TRAINING, "reference_model") | {"steps": steps, "iteration": training.iteration}
 
     def work(folder: Path) -> dict[str, Any]:
-        followed = followed_pairs(config, probe_from, gold)
-        launch(
-            "train", config, folder, pairs=pairs, reference=reference, model=model, iteration=iteration, steps=steps,
-            followed=[asdict(item) for item in followed],
-        )  # fmt: skip
+        followed = [asdict(item) for item in followed_pairs(config, probe_from, gold)]
+        launch("train", config, folder, **vars(training), steps=steps, followed=followed)
         return read_json(folder / "counts.json")
 
+    probed = {"probe": probe_from} if config.probe_every else {}
+    inputs = _inputs(training.model, pairs=training.pairs, reference=training.reference, **probed)
     return run_stage(folder, settings, inputs, work)
 
 
-def select_stage(
-    folder: Path,
-    config: Config,
-    launch: Launch,
-    pairs: Path,
-    reference: Path,
-    model: str,
-    iteration: int,
-    held_out: list[Problem],
-) -> Path:
+def select_stage(folder: Path, config: Config, launch: Launch, training: Training, held_out: list[Problem]) -> Path:
     """§ 3.1: trains without the held-out problems and measures each checkpoint on them."""
 
-    from irpo_lib.models.load import model_hash
-
     def work(folder: Path) -> dict[str, Any]:
-        launch(
-            "train", config, folder, pairs=pairs, reference=reference, model=model, iteration=iteration,
-            steps=config.max_steps, without=[p.id for p in held_out], keep_checkpoints=True,
-        )  # fmt: skip
+        launch("train", config, folder, **vars(training), steps=config.max_steps, without=[p.id for p in held_out],
+               keep_checkpoints=True)  # fmt: skip
         found = {}
         for kept in folder.glob("model-*"):
-            step = int(kept.name.rpartition("-")[2])
-            trained = str(kept)
-            answers = folder / f"greedy-{step}"
-            sample(launch, answers, config, trained, model_hash(trained), held_out, 1, 0.0, "select")
-            graded = outcomes(answers, held_out, get_task(config.task, config.task_path))
-            found[step] = greedy_accuracy(graded).accuracy
+            step, model = int(kept.name.rpartition("-")[2]), str(kept)
+            greedy = answers(launch, folder / f"greedy-{step}", config, held_out, model=model,
+                             weights=_inputs(model)["model"], n=1, temperature=0.0, what="select")  # fmt: skip
+            found[step] = greedy_accuracy(greedy).accuracy
         for made in (folder / "checkpoints", folder / "model", *folder.glob("model-*")):
             remove(made)
         best = max(sorted(found), key=found.__getitem__)
@@ -184,7 +151,8 @@ def select_stage(
         return {"steps": best, "held_out_accuracy": round(found[best], 4)}
 
     settings = config.only(*TRAINING, "max_steps", "held_out", "task", "max_new_tokens", "problems_per_shard")
-    return run_stage(folder, settings, _inputs(model, pairs=pairs, reference=reference), work)
+    inputs = _inputs(training.model, pairs=training.pairs, reference=training.reference)
+    return run_stage(folder, settings, inputs, work)
 
 
 def evaluate_stage(
@@ -195,24 +163,22 @@ def evaluate_stage(
     if vote:
         settings |= config.only("majority_samples", "majority_problems", "majority_temperature")
     task = get_task(config.task, config.task_path)
-    inputs = _inputs(model, problems=problems)
+    inputs = _inputs(model, problems)
 
     def work(folder: Path) -> dict[str, Any]:
-        sample(launch, folder / "greedy", config, model, inputs["model"], problems, 1, 0.0, "evaluate")
-        greedy = outcomes(folder / "greedy", problems, task)
-        rows = [(c.problem_id, c.answer, c.reward or 0.0) for c in greedy]
-        replace_file(folder / "greedy.csv", lambda p: write_outcomes(p, rows))
+        ask = partial(answers, launch, config=config, model=model, weights=inputs["model"])
+        greedy = ask(folder / "greedy", problems=problems, n=1, temperature=0.0, what="evaluate")
+        write_outcomes(folder / "greedy.csv", [(c.problem_id, c.answer, c.reward or 0.0) for c in greedy])
         summary: dict[str, Any] = {"greedy": asdict(greedy_accuracy(greedy))}
         if vote:
             some = problems[: config.majority_problems]
-            n, temperature = config.majority_samples, config.majority_temperature
-            sample(launch, folder / "majority", config, model, inputs["model"], some, n, temperature, "vote")
-            samples = outcomes(folder / "majority", some, task)
-            votes = majority_answers(samples, some)
+            drawn = ask(folder / "majority", problems=some, n=config.majority_samples,
+                        temperature=config.majority_temperature, what="vote")  # fmt: skip
+            votes = majority_answers(drawn, some)
             voted = [(p.id, votes[p.id], task.is_correct(votes[p.id], p)) for p in some]
-            replace_file(folder / "majority.csv", lambda p: write_outcomes(p, voted))
-            summary["majority"] = asdict(majority_accuracy(samples, some, task))
-            summary["sampled"] = sampled_accuracy(samples)
+            write_outcomes(folder / "majority.csv", voted)
+            summary["majority"] = asdict(majority_accuracy(drawn, some, task))
+            summary["sampled"] = sampled_accuracy(drawn)
         write_json(folder / "summary.json", summary)
         return {name: round(s["accuracy"], 4) for name, s in summary.items() if isinstance(s, dict)}
 
@@ -222,8 +188,8 @@ def evaluate_stage(
 # --- how the stages do their work ---
 
 
-def followed_pairs(config: Config, pairs: Path, gold: Callable[[], dict[str, list[int]]]) -> "list[ProbeItem]":
-    """The pairs of a `pairs` stage whose log-probs are looked at while a model trains; none without `probe_every`."""
+def followed_pairs(config: Config, pairs: Path, gold: Gold) -> list[Any]:
+    """The `ProbeItem`s of a `pairs` stage that are looked at while a model trains; none without `probe_every`."""
     from irpo_lib.probe import choose_probe
 
     if not config.probe_every:
@@ -240,11 +206,9 @@ def gold_ids(config: Config, problems: Sequence[Problem]) -> dict[str, list[int]
     return {p.id: encode_reply(tokenizer, task.prompt(p), p.gold_solution) for p in problems if p.gold_solution}
 
 
-def _inputs(model: str, problems: list[Problem] | None = None, **stages: Path | None) -> dict[str, str]:
+def _inputs(model: str, problems: list[Problem] | None = None, /, **stages: Path) -> dict[str, str]:
     """What a stage is made from: the model and problems by content, other stages by what they hold."""
     from irpo_lib.models.load import model_hash
 
-    inputs = {"model": model_hash(model)}
-    if problems is not None:
-        inputs["problems"] = hash_json([asdict(p) for p in problems])
-    return inputs | {name: stage_hash(folder) for name, folder in stages.items() if folder is not None}
+    asked = {} if problems is None else {"problems": hash_json([asdict(p) for p in problems])}
+    return {"model": model_hash(model)} | asked | {name: stage_hash(folder) for name, folder in stages.items()}

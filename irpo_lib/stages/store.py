@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,21 +50,16 @@ def run_stage(
         UserError: the folder holds the result of other settings or inputs, or another process works on it.
     """
     wanted = _plain({"settings": settings, "inputs": inputs})
-    if (folder / MANIFEST).is_file():
-        _check_same(folder, read_json(folder / MANIFEST), wanted)
+    if _recorded(folder / MANIFEST, wanted):
         return folder
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     with _locked(partial):
-        if (folder / MANIFEST).is_file():  # another process finished it while this one waited for the disk
-            _check_same(folder, read_json(folder / MANIFEST), wanted)
+        if _recorded(folder / MANIFEST, wanted):  # another process finished it while this one waited for the disk
             remove(partial)
             return folder
-        begun = partial / BEGUN
-        if begun.is_file():
-            _check_same(partial, read_json(begun), wanted)
-        else:
-            write_json(begun, wanted)
+        if not _recorded(partial / BEGUN, wanted):
+            write_json(partial / BEGUN, wanted)
         started = time.time()
         try:
             counts = work(partial)
@@ -81,7 +76,7 @@ def run_stage(
             "device": f"{platform.machine()}, {os.cpu_count()} cores",
         }
         write_json(partial / MANIFEST, manifest)
-        _sync(partial)
+        _sync(*_files(partial), partial)
         partial.rename(folder)
         _sync(folder.parent)
         for name in WORKING:
@@ -123,8 +118,7 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     """Writes a file under a temporary name, then renames it: it is there whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    _sync(temporary)
     os.replace(temporary, path)
 
 
@@ -165,28 +159,28 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _check_same(folder: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
-    differing = []
-    for part in ("settings", "inputs"):
-        for key in sorted(there[part].keys() | wanted[part].keys()):
-            if there[part].get(key) != wanted[part].get(key):
-                was, now = there[part].get(key), wanted[part].get(key)
-                differing.append(f"{key} ({was!r} there, {now!r} now)")
+def _recorded(record: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a stage is there, or was begun; a UserError where it was with other settings or inputs."""
+    if not record.is_file():
+        return False
+    there = read_json(record)
+    differing = [
+        f"{key} ({there[part].get(key)!r} there, {wanted[part].get(key)!r} now)"
+        for part in ("settings", "inputs")
+        for key in sorted(there[part].keys() | wanted[part].keys())
+        if there[part].get(key) != wanted[part].get(key)
+    ]
     if differing:
         raise UserError(
-            f"{folder} was made with other settings: {'; '.join(differing)}. "
+            f"{record.parent} was made with other settings: {'; '.join(differing)}. "
             f"Choose another run folder, or delete this one if it is no longer wanted"
         )
+    return True
 
 
-@contextmanager
-def sole_writer(folder: Path, wanted: bool = True) -> Iterator[None]:
+def sole_writer(folder: Path, wanted: bool = True) -> AbstractContextManager:
     """For the process that does a stage's work: one that was left over from a run that died keeps a second one out."""
-    if not wanted:
-        yield
-        return
-    with _locked(folder, WORK_LOCK):
-        yield
+    return _locked(folder, WORK_LOCK) if wanted else nullcontext()
 
 
 @contextmanager
@@ -218,16 +212,14 @@ def library_versions() -> dict[str, str]:
     """Of Python and of the libraries that results depend on."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
-def _sync(folder: Path) -> None:
-    """Makes sure that files and names reach the disk before the stage counts as done."""
-    for path in [*_files(folder), folder]:
+def _sync(*paths: Path) -> None:
+    """Makes sure that files and the names in folders reach the disk before what they are counts as done."""
+    for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -56,9 +56,8 @@ def rejection_sampling(main: Experiment) -> Path:
     steps = main.config.max_steps * PAIR_COST // SFT_COST
     config = replace(main.config, dpo_weight=0.0, alpha=1.0)
     reference = boxes.reference_stage(folder / "reference", config, main.launch, pairs, main.model(0))
-    return boxes.train_stage(
-        folder / "train", config, main.launch, pairs, reference, main.model(0), 1, steps, main.pair(1), main.gold
-    )
+    training = boxes.Training(pairs, reference, main.model(0), iteration=1)
+    return boxes.train_stage(folder / "train", config, main.launch, training, steps, main.pair(1), main.gold)
 
 
 # --- other preference losses on the same pairs ---
