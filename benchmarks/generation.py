@@ -156,9 +156,10 @@ def _serve() -> None:
 
     engine, prompts = vllm.load_engine("mini-llama", "float32"), _prompts("gsm8k-mini", PROMPTS)
     end = end_token_id(load_tokenizer("mini-llama"))
+    wanted = {"n": N, "temperature": 0.8, "top_p": 1.0, "max_tokens": NEW, "stop_token_ids": [end]}
     for _ in sys.stdin:
         started = time.perf_counter()
-        found = vllm.generate(engine, prompts, N, 0.8, 1.0, NEW, range(len(prompts)), end)
+        found = vllm.generate(engine, prompts, range(len(prompts)), **wanted)
         tokens = sum(len(s.token_ids) for _, samples in found for s in samples)
         print("seconds", (time.perf_counter() - started) / tokens, flush=True)
 

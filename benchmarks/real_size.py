@@ -187,7 +187,8 @@ def _vllm(folder: str, prompts: list[list[int]]) -> Callable[[int], Any]:
     from irpo_lib.engines import vllm
 
     engine = vllm.load_engine(folder, "bfloat16")
-    return lambda new: vllm.generate(engine, prompts, N, 0.8, 1.0, new, range(PROMPTS), ALIKE["eos_token_id"])
+    wanted = {"n": N, "temperature": 0.8, "top_p": 1.0, "stop_token_ids": [ALIKE["eos_token_id"]]}
+    return lambda new: vllm.generate(engine, prompts, range(PROMPTS), max_tokens=new, **wanted)
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def operations(model: LlamaForCausalLM, pairs: list[ScoredPair], micro: int) -> 
     for start in range(0, len(pairs), micro):
         some = [s.pair for s in pairs[start : start + micro]]
         batch = tree_batch([(p.prompt_ids, r) for p in some for r in (p.chosen_ids, p.rejected_ids)])
-        work += 6 * ((model.num_parameters() - head) * batch.input_ids.numel() + head * len(batch.targets))
+        work += 6 * ((model.num_parameters() - head) * batch.inputs["input_ids"].numel() + head * len(batch.targets))
     return work / 1e9
 
 

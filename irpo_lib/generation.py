@@ -3,12 +3,12 @@
 Which library samples is the config's `engine`: each is a module of `engines`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from irpo_lib.config import Config, derive_seed
-from irpo_lib.models.load import encode_prompt, end_token_id, load_model, load_tokenizer, model_hash
+from irpo_lib.models.load import encode_prompt, end_token_id, load_tokenizer, model_hash
 from irpo_lib.records import Completion, Problem
 from irpo_lib.stages.store import read_records, write_records
 from irpo_lib.tasks import get_task
@@ -41,11 +41,13 @@ def sample(
         )
     with Progress(sum(len(some) for _, _, some in mine), what) as progress:
         progress.skip(sum(len(some) for path, _, some in mine if path.is_file()))
-        draw = _sampler(config, model, tokenizer) if missing else None
+        if missing:
+            draw = import_module(f"irpo_lib.engines.{config.engine}").sampler(config, model, end_token_id(tokenizer))
         for path, number, some in missing:
             prompts = [encode_prompt(tokenizer, task.prompt(p)) for p in some]
             drawn = {}
-            for index, samples in draw(prompts, n, temperature, what, number, some):  # type: ignore[misc]
+            seed = _seed(config, what, number, some)
+            for index, samples in draw(prompts, n=n, temperature=temperature, seed=seed):
                 drawn[index] = samples
                 progress.add(1)
             records = [
@@ -56,37 +58,11 @@ def sample(
             write_records(path, records)
 
 
-def _sampler(config: Config, model: str, tokenizer: Any) -> Any:
-    """The engine, ready: (prompts, n, temperature, what, shard, problems) → (index, samples) as they come."""
-    end = end_token_id(tokenizer)
+def _seed(config: Config, what: str, shard: int, problems: Sequence[Problem]) -> int | list[int]:
+    """A shard's; with vLLM each problem's own, so that the size of shards does not change what is sampled."""
     if config.engine == "transformers":
-        from irpo_lib.engines.transformers import generate
-
-        loaded = load_model(model, config.dtype)
-
-        def draw(prompts, n, temperature, what, shard, problems) -> Iterator:
-            seed = derive_seed(config.seed, what, shard)
-            return generate(loaded, prompts, n, temperature, config.top_p, config.max_new_tokens, seed,
-                            config.generation_rows, end)  # fmt: skip
-
-        return draw
-    if config.engine == "vllm":
-        from irpo_lib.engines import vllm
-
-        draw_from: Any = vllm.generate
-        source: Any = vllm.load_engine(model, config.dtype, config.generation_tp)
-    else:
-        from irpo_lib.engines import server
-
-        draw_from = server.generate
-        source = (config.server, server.check_server(str(config.server), model))
-
-    def draw_with_seeds(prompts, n, temperature, what, shard, problems) -> Iterator:
-        """Each problem has a seed of its own, so that the size of shards does not change what is sampled."""
-        seeds = [derive_seed(config.seed, what, p.id) for p in problems]
-        return draw_from(source, prompts, n, temperature, config.top_p, config.max_new_tokens, seeds, end)
-
-    return draw_with_seeds
+        return derive_seed(config.seed, what, shard)
+    return [derive_seed(config.seed, what, p.id) for p in problems]
 
 
 def to_text(tokenizer, token_ids: list[int]) -> str:

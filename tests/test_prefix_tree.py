@@ -152,7 +152,7 @@ def test_log_probs_and_gradients_are_those_of_each_sequence_alone(architecture, 
     folder = write_model(architecture, tmp_path)
     plain, tree = load_model(folder, "float32"), choose_path(load_model(folder, "float32"), "prefix_tree")
     assert tree.config._attn_implementation == "prefix_tree"
-    assert tree_batch(sequences).input_ids.numel() < 0.6 * sum(len(p) + len(r) for p, r in sequences)
+    assert tree_batch(sequences).inputs["input_ids"].numel() < 0.6 * sum(len(p) + len(r) for p, r in sequences)
     alone = torch.cat([sequence_logps(plain, [s]) for s in sequences])
     together = sequence_logps(tree, sequences)
     assert together.tolist() == pytest.approx(alone.tolist(), abs=1e-4)

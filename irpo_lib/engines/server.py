@@ -9,10 +9,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.engines.vllm import SEEDS, as_sample
+from irpo_lib.config import Config
+from irpo_lib.engines import Sampler
+from irpo_lib.engines.vllm import SEEDS, as_sample, parameters
 from irpo_lib.models.load import resolve_model
 from irpo_lib.records import Sample
 from irpo_lib.terminal.errors import UserError
@@ -23,6 +26,12 @@ AT_ONCE = 64
 PAUSES = (1, 5, 20)
 
 
+def sampler(config: Config, model: str, end: int) -> Sampler:
+    """`generate` of a model that the config's server has."""
+    url = str(config.server)
+    return partial(generate, (url, check_server(url, model)), **parameters(config, end))
+
+
 def check_server(url: str, model: str) -> str:
     """The name under which the endpoint serves a model folder, or a name on the hub.
 
@@ -30,7 +39,7 @@ def check_server(url: str, model: str) -> str:
         UserError: there is no server, or it serves something else.
     """
     path = resolve_model(model)
-    served = {m["id"]: m.get("root") or m["id"] for m in _ask(f"{url}/models", None)["data"]}
+    served = {m["id"]: m.get("root") or m["id"] for m in _ask(f"{url}/models")["data"]}
     for name, root in served.items():
         if root == path or (Path(path).is_dir() and Path(root).is_dir() and Path(path).samefile(root)):
             return name
@@ -41,28 +50,15 @@ def check_server(url: str, model: str) -> str:
 
 
 def generate(
-    source: tuple[str, str],
-    prompts: Sequence[list[int]],
-    n: int,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    seeds: Sequence[int],
-    end: int,
+    source: tuple[str, str], prompts: Sequence[list[int]], seed: Sequence[int], **wanted: Any
 ) -> Iterator[tuple[int, list[Sample]]]:
     """As `vllm.generate`, of `source`: the endpoint's URL and a model's name there."""
     url, name = source
 
     def ask(index: int) -> tuple[int, list[Sample]]:
-        answer = _ask(
-            f"{url}/completions",
-            {
-                "model": name, "prompt": prompts[index], "n": n, "temperature": temperature, "top_p": top_p,
-                "max_tokens": max_new_tokens, "seed": seeds[index] % SEEDS, "stop_token_ids": [end],
-                "return_token_ids": True, "skip_special_tokens": False,
-            },
-        )  # fmt: skip
-        choices = sorted(answer["choices"], key=lambda c: c["index"])
+        own = {"model": name, "prompt": prompts[index], "seed": seed[index] % SEEDS}
+        body = wanted | own | {"return_token_ids": True, "skip_special_tokens": False}
+        choices = sorted(_ask(f"{url}/completions", body)["choices"], key=lambda c: c["index"])
         return index, [as_sample(c["token_ids"], c["finish_reason"]) for c in choices]
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -70,7 +66,7 @@ def generate(
             yield done.result()
 
 
-def _ask(url: str, body: dict[str, Any] | None) -> dict[str, Any]:
+def _ask(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     for pause in (*PAUSES, None):

@@ -9,15 +9,20 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from irpo_lib.cluster.children import die_with_parent
+from irpo_lib.config import Config
+from irpo_lib.engines import Sampler
 from irpo_lib.fast.decoding import opened
 from irpo_lib.fast.draw import pick, uniform_numbers
+from irpo_lib.models.load import load_model
 from irpo_lib.records import Sample
 
 #: Rows that are decoded at once on a CPU; more rows cost memory, fewer cost speed.
@@ -26,6 +31,14 @@ ROWS = 1024
 LEAST_ROWS = 64
 #: Of a model that more than one process samples from; at 0.5B parameters one process with two threads is 8 % faster.
 MOST_BYTES = 2**29
+
+
+def sampler(config: Config, model: str, end: int) -> Sampler:
+    """`generate` of a model; the seed is a shard's."""
+    return partial(
+        generate, load_model(model, config.dtype), top_p=config.top_p, max_new_tokens=config.max_new_tokens,
+        rows=config.generation_rows, end=end,
+    )  # fmt: skip
 
 
 @torch.inference_mode()
@@ -62,8 +75,9 @@ def generate(
         yield from work
     else:
         yield from DataLoader(
-            work, batch_size=None, num_workers=processes, in_order=False, collate_fn=_as_it_is, prefetch_factor=32,
-            multiprocessing_context="fork", worker_init_fn=_begin_process,
+            work, batch_size=None, num_workers=processes, in_order=False, collate_fn=lambda found: found,
+            prefetch_factor=32, multiprocessing_context="fork",
+            worker_init_fn=lambda number: die_with_parent(signal.SIGKILL),
             generator=torch.Generator(),  # else it would draw from the global one
         )  # fmt: skip
 
@@ -81,14 +95,6 @@ def _processes(model: PreTrainedModel, samples: int, rows: int) -> int:
     if "vllm" in sys.modules or torch.distributed.is_initialized() or model.get_memory_footprint() > MOST_BYTES:
         return 1
     return max(1, min(torch.get_num_threads(), samples // LEAST_ROWS, rows // LEAST_ROWS))
-
-
-def _begin_process(number: int) -> None:
-    die_with_parent(signal.SIGKILL)
-
-
-def _as_it_is(item):
-    return item
 
 
 @dataclass(frozen=True)
@@ -132,18 +138,18 @@ class _Work(IterableDataset):
                 logits = source.logits([batch.rows for batch in batches], newest, at)
                 chosen = pick(logits, self.temperature, self.top_p, uniform)
                 for batch, tokens in zip(batches, chosen.split(sizes), strict=True):
-                    yield from batch.take(tokens, self.eos)
+                    yield from batch.take(tokens)
                 batches = [batch for batch in batches if batch.rows.count]
 
 
 def _by_generate(work: _Work, some: Sequence[int]) -> Iterator[list[Sample]]:
     """The samples of some prompts by transformers' own `generate`, which gives each a copy of its prompt's keys."""
-    model, prompts = work.model, [work.prompts[i] for i in some]
-    width = max(map(len, prompts))
+    model, prompts = work.model, [torch.tensor(work.prompts[i]) for i in some for _ in range(work.n)]
     ids, mask = (
-        torch.tensor([[0] * (width - len(p)) + x for p, x in zip(prompts, rows, strict=True)], device=model.device)
-        for rows in (prompts, [[1] * len(p) for p in prompts])
+        pad_sequence(rows, batch_first=True, padding_side="left").to(model.device)
+        for rows in (prompts, [torch.ones_like(p) for p in prompts])
     )
+    width = ids.shape[1]
     numbers = torch.cat([uniform_numbers(work.seed, i, work.n, work.most) for i in some]).to(model.device)
 
     def drawn(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -155,18 +161,24 @@ def _by_generate(work: _Work, some: Sequence[int]) -> Iterator[list[Sample]]:
     own, model.generation_config = model.generation_config, wanted  # it would fill in a model's penalties
     try:
         out: Any = model.generate(  # type: ignore[operator]
-            ids.repeat_interleave(work.n, 0), attention_mask=mask.repeat_interleave(work.n, 0),
+            ids,
+            attention_mask=mask,
             logits_processor=LogitsProcessorList([drawn]),  # type: ignore[list-item]
-        )  # fmt: skip
+        )
     finally:
         model.generation_config = own
     for rows in out[:, width:].split(work.n):
-        yield [_until_end(row.tolist(), work.eos.tolist(), work.most) for row in rows]
+        yield _until_end(rows, work.eos)
 
 
-def _until_end(tokens: list[int], eos: list[int], most: int) -> Sample:
-    length = next((n for n, token in enumerate(tokens, start=1) if token in eos), 0)
-    return Sample(tokens[:length], "stop") if length else Sample(tokens[:most], "length")
+def _until_end(rows: torch.Tensor, eos: torch.Tensor) -> list[Sample]:
+    """[n, tokens] → what stands in each row up to its first end token."""
+    ended = torch.isin(rows, eos)
+    lengths = torch.where(ended.any(-1), ended.int().argmax(-1) + 1, 0)
+    return [
+        Sample(tokens[:length], "stop") if length else Sample(tokens, "length")
+        for tokens, length in zip(rows.tolist(), lengths.tolist(), strict=True)
+    ]
 
 
 class _Batch:
@@ -175,29 +187,24 @@ class _Batch:
     def __init__(self, work: _Work, source: Any, some: Sequence[int]):
         n, most, device = work.n, work.most, work.model.device
         prompts = [work.prompts[i] for i in some]
-        self.some, self.n, self.most, self.step = some, n, most, 0
+        self.some, self.n, self.most, self.eos, self.step = some, n, most, work.eos.cpu(), 0
         self.rows = source.begin(prompts, n, most)
-        self.newest, self.at = (
-            torch.tensor(x, device=device).repeat_interleave(n)
-            for x in ([p[-1] for p in prompts], [len(p) - 1 for p in prompts])
-        )
+        self.newest = torch.tensor([p[-1] for p in prompts], device=device).repeat_interleave(n)
+        self.at = torch.tensor([len(p) - 1 for p in prompts], device=device).repeat_interleave(n)
         self.numbers = torch.cat([uniform_numbers(work.seed, i, n, most) for i in some]).to(device)
         self.tokens = torch.zeros(len(some) * n, most, dtype=torch.long)
-        self.lengths = torch.zeros(len(some) * n, dtype=torch.long)
         self.left = [n] * len(some)
         self.ids = torch.arange(len(some) * n)  # of the rows that have not finished
 
     def uniform(self) -> torch.Tensor:
         return self.numbers[self.ids.to(self.numbers.device), self.step]
 
-    def take(self, chosen: torch.Tensor, eos: torch.Tensor) -> Iterator[tuple[int, list[Sample]]]:
+    def take(self, chosen: torch.Tensor) -> Iterator[tuple[int, list[Sample]]]:
         """One more token a row; yields the prompts whose last sample has finished."""
         here = chosen.cpu()
         self.tokens[self.ids, self.step] = here
         self.step += 1
-        stopped = torch.isin(here, eos.cpu())
-        self.lengths[self.ids[stopped]] = self.step
-        over = stopped if self.step < self.most else torch.ones_like(stopped)
+        over = torch.isin(here, self.eos) | (self.step == self.most)
         self.newest, self.at = chosen, self.at + 1
         if not over.any():
             return
@@ -208,16 +215,10 @@ class _Batch:
         self.newest, self.at = self.newest[keep], self.at[keep]
         self.rows.select(keep)
         for row in ended.tolist():
-            self.left[row // self.n] -= 1
-            if not self.left[row // self.n]:
-                yield self.some[row // self.n], self._samples(row // self.n)
-
-    def _samples(self, which: int) -> list[Sample]:
-        mine = slice(which * self.n, (which + 1) * self.n)
-        return [
-            Sample(tokens[: length or self.most], "stop" if length else "length")
-            for tokens, length in zip(self.tokens[mine].tolist(), self.lengths[mine].tolist(), strict=True)
-        ]
+            which = row // self.n
+            self.left[which] -= 1
+            if not self.left[which]:
+                yield self.some[which], _until_end(self.tokens[which * self.n : (which + 1) * self.n], self.eos)
 
 
 def _without(over: torch.Tensor) -> torch.Tensor:
@@ -231,8 +232,7 @@ def _without(over: torch.Tensor) -> torch.Tensor:
 def _eos_ids(model: PreTrainedModel, end: int | None) -> torch.Tensor:
     eos = model.generation_config.eos_token_id
     eos = model.config.eos_token_id if eos is None else eos
-    found = set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
-    found |= set() if end is None else {end}
+    found = {i for i in (*(eos if isinstance(eos, (list, tuple)) else [eos]), end) if i is not None}
     if not found:
         raise ValueError("the model's config names no EOS token: generation would never end")
     return torch.tensor(sorted(found), device=model.device)

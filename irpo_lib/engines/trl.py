@@ -5,7 +5,7 @@ micro-batch, Equation 1's the mean over sequences of each one's mean. The two ar
 only there. TRL does not log the two terms apart: `dpo` and `nll` stay empty in the log.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,7 @@ class TokenDPOTrainer(DPOTrainer):
     def _prepare_dataset(self, dataset, *args):
         return dataset
 
-    def _precompute_ref_logps(self, dataset, *args):
-        return dataset
+    _precompute_ref_logps = _prepare_dataset
 
     def log(self, *args, **kwargs) -> None:
         super().log(*args, **kwargs)
@@ -51,10 +50,10 @@ class TokenDPOTrainer(DPOTrainer):
 
 
 class Follow(TrainerCallback):
-    """Progress, the looks at log-probs, and the mark of a checkpoint that is there whole."""
+    """Progress, the looks at log-probs, and the mark of a checkpoint that is there whole; `write` keeps its model."""
 
-    def __init__(self, probe: LogProbe, every: int):
-        self.probe, self.every = probe, every
+    def __init__(self, probe: LogProbe, every: int, write: Callable[[Any, str], None] | None = None):
+        self.probe, self.every, self.write = probe, every, write
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.progress = Progress(state.max_steps, "train", "steps")
@@ -67,8 +66,10 @@ class Follow(TrainerCallback):
         if state.global_step == state.max_steps or (self.every and state.global_step % self.every == 0):
             self.probe.look(model, state.global_step)
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(self, args, state, control, model=None, **kwargs):
         write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, state.log_history)
+        if self.write:
+            self.write(model, f"model-{state.global_step}")
 
     def on_train_end(self, args, state, control, **kwargs):
         self.progress.close()
@@ -99,13 +100,16 @@ def fit(
     if last is None and config.reference_model == "previous":
         check_step_zero(model, dataset[: config.micro_batch_size], config)
     trainer = dpo_trainer(model, tokenizer, dataset, config, trainer_settings(config, steps, seed, made), losses)
-    trainer.add_callback(Follow(LogProbe(followed, config, folder, ranks), config.probe_every))
-    if keep_checkpoints:
-        trainer.add_callback(KeepModels(tokenizer, config, folder, ranks))
+
+    def write(some: Any, name: str) -> None:
+        write_model(some, tokenizer, folder / name, config, ranks)
+
+    probe = LogProbe(followed, config, folder, ranks)
+    trainer.add_callback(Follow(probe, config.probe_every, write if keep_checkpoints else None))
     trainer.remove_callback(PrinterCallback)
     with full_disk_named(folder):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        write_model(model, tokenizer, folder / "model", config, ranks)
+        write(model, "model")
     log = [row for row in trainer.state.log_history if "loss" in row]
     write_log(folder / "log.csv", log)
     if followed:
@@ -113,17 +117,6 @@ def fit(
     if not keep_checkpoints:
         remove(made)
     return {"pairs": len(pairs), "steps": steps, "loss": round(log[-1]["loss"], 4)}
-
-
-class KeepModels(TrainerCallback):
-    """Writes the model of each checkpoint."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Config, folder: Path, ranks: Ranks):
-        self.rest, self.folder = (config, ranks), folder
-        self.tokenizer = tokenizer
-
-    def on_save(self, args, state, control, model=None, **kwargs):
-        write_model(model, self.tokenizer, self.folder / f"model-{state.global_step}", *self.rest)
 
 
 def dpo_trainer(

@@ -6,11 +6,13 @@ the number of shards and engines change what is sampled.
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 
+from irpo_lib.config import Config
+from irpo_lib.engines import Sampler
 from irpo_lib.models.load import resolve_model
 from irpo_lib.records import Sample
 from irpo_lib.terminal.errors import UserError
@@ -26,6 +28,16 @@ SETTINGS = {
 CPU_CACHE = 2**30
 #: A request's seed is below this; vLLM gives its n samples the seeds seed, seed + 1, …, so seeds are spread widely.
 SEEDS = 2**62
+
+
+def sampler(config: Config, model: str, end: int) -> Sampler:
+    """`generate` of a model, loaded here."""
+    return partial(generate, load_engine(model, config.dtype, config.generation_tp), **parameters(config, end))
+
+
+def parameters(config: Config, end: int) -> dict[str, Any]:
+    """What is the same for all prompts of a run, in vLLM's names."""
+    return {"top_p": config.top_p, "max_tokens": config.max_new_tokens, "stop_token_ids": [end]}
 
 
 def load_engine(model: str, dtype: str, tensor_parallel: int = 1) -> Any:
@@ -44,8 +56,6 @@ def load_engine(model: str, dtype: str, tensor_parallel: int = 1) -> Any:
             f"try it on a CPU with `make run ENGINE=vllm`"
         ) from error
     path = resolve_model(model)
-    if model != path and not Path(path).is_dir():
-        raise UserError(f"the model folder {path} does not exist")
     device = {"gpu_memory_utilization": 0.9} if torch.cuda.is_available() else {"kv_cache_memory_bytes": CPU_CACHE}
     try:
         return LLM(
@@ -63,16 +73,9 @@ def load_engine(model: str, dtype: str, tensor_parallel: int = 1) -> Any:
 
 
 def generate(
-    engine: Any,
-    prompts: Sequence[list[int]],
-    n: int,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    seeds: Sequence[int],
-    end: int,
+    engine: Any, prompts: Sequence[list[int]], seed: Sequence[int], max_tokens: int, **wanted: Any
 ) -> Iterator[tuple[int, list[Sample]]]:
-    """As `generation.generate`, with a seed for each prompt; `end` is the token that ends a reply.
+    """As `transformers.generate`, with a seed for each prompt; what is wanted has the names of `SamplingParams`.
 
     Raises:
         UserError: a prompt leaves no room for a response in the model's context.
@@ -81,25 +84,19 @@ def generate(
 
     room = engine.llm_engine.model_config.max_model_len
     longest = max((len(p) for p in prompts), default=0)
-    if longest + max_new_tokens > room:
+    if longest + max_tokens > room:
         raise UserError(
-            f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} are more than the {room} tokens of the "
+            f"a prompt of {longest} tokens and max_new_tokens={max_tokens} are more than the {room} tokens of the "
             f"model's context: choose max_new_tokens of at most {room - longest}"
         )
-    parameters = [
-        SamplingParams(
-            n=n, temperature=temperature, top_p=top_p, max_tokens=max_new_tokens, stop_token_ids=[end],
-            seed=seed % SEEDS, detokenize=False, skip_special_tokens=False,
-        )
-        for seed in seeds
-    ]  # fmt: skip
     asked = [{"prompt_token_ids": p} for p in prompts]
-    for index, output in enumerate(engine.generate(asked, parameters, use_tqdm=False)):
-        yield index, [as_sample(list(o.token_ids), o.finish_reason) for o in sorted(output.outputs, key=_number)]
-
-
-def _number(output: Any) -> int:
-    return output.index
+    settings = [
+        SamplingParams(**wanted, max_tokens=max_tokens, seed=s % SEEDS, detokenize=False, skip_special_tokens=False)
+        for s in seed
+    ]
+    for index, output in enumerate(engine.generate(asked, settings, use_tqdm=False)):
+        samples = sorted(output.outputs, key=lambda o: o.index)
+        yield index, [as_sample(list(o.token_ids), o.finish_reason) for o in samples]
 
 
 def as_sample(token_ids: list[int], finish_reason: str | None) -> Sample:

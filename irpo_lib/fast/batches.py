@@ -21,10 +21,8 @@ class Batch:
     Sequences are rows that are padded to the right, [B, T], or the paths of a prefix tree in a single row, [1, T].
     """
 
-    input_ids: torch.Tensor
-    #: None for rows: as they stand, and padding stands where causal attention never looks back from.
-    position_ids: torch.Tensor | None
-    attention_mask: Any
+    #: What a model takes. Rows need no mask: padding stands where causal attention never looks back from.
+    inputs: dict[str, Any]
     #: [R]: the place of the token before each that is predicted, counted over all rows; and what is predicted.
     places: torch.Tensor
     targets: torch.Tensor
@@ -35,17 +33,17 @@ class Batch:
 
 def row_batch(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
     """Each sequence in a row of its own."""
-    whole = [prompt + response for prompt, response in sequences]
-    width = max(map(len, whole)) - 1  # nothing is predicted behind the last token
-    input_ids = torch.zeros(len(whole), width, dtype=torch.long)
+    read = [[*prompt, *response][:-1] for prompt, response in sequences]  # nothing is predicted behind the last token
+    width = max(map(len, read))
+    input_ids = torch.zeros(len(read), width, dtype=torch.long)
     places: list[int] = []
     targets: list[int] = []
-    for row, ((prompt, response), tokens) in enumerate(zip(sequences, whole, strict=True)):
-        input_ids[row, : len(tokens) - 1] = torch.tensor(tokens[:-1])
-        places += range(row * width + len(prompt) - 1, row * width + len(tokens) - 1)
+    for row, (tokens, (prompt, response)) in enumerate(zip(read, sequences, strict=True)):
+        input_ids[row, : len(tokens)] = torch.tensor(tokens)
+        places += range(row * width + len(prompt) - 1, row * width + len(tokens))
         targets += response
     return Batch(
-        input_ids.to(device), None, None, torch.tensor(places, device=device),
+        {"input_ids": input_ids.to(device)}, torch.tensor(places, device=device),
         torch.tensor(targets, device=device), torch.arange(len(targets), device=device),
         [len(response) for _, response in sequences],
     )  # fmt: skip
@@ -55,19 +53,17 @@ def tree_batch(sequences: Sequence[Tokens], device: torch.device | str = "cpu") 
     """All sequences in one row, as a prefix tree: what they have in common is computed, and predicted, once."""
     device = torch.device(device)
     tree = build_tree([prompt + response for prompt, response in sequences])
-    before = np.full(len(tree.token_ids), -1)
-    responses = []
-    for path, (prompt, _) in zip(tree.paths, sequences, strict=True):
-        before[path[1:]] = path[:-1]
-        responses.append(path[len(prompt) :])
-    predicted, of_response = np.unique(np.concatenate(responses), return_inverse=True)
+    ends = [path[len(prompt) - 1 :] for path, (prompt, _) in zip(tree.paths, sequences, strict=True)]
+    responses, before = np.concatenate([end[1:] for end in ends]), np.concatenate([end[:-1] for end in ends])
+    predicted, first, of_response = np.unique(responses, return_index=True, return_inverse=True)
 
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(device)
 
+    inputs = {"input_ids": tensor(tree.token_ids)[None], "position_ids": tensor(tree.positions)[None]}
     return Batch(
-        tensor(tree.token_ids)[None], tensor(tree.positions)[None], tree_mask(tree, device),
-        tensor(before[predicted]), tensor(tree.token_ids[predicted]), tensor(of_response),
+        inputs | {"attention_mask": tree_mask(tree, device)},
+        tensor(before[first]), tensor(tree.token_ids[predicted]), tensor(of_response),
         [len(response) for _, response in sequences],
     )  # fmt: skip
 

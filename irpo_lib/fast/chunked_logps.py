@@ -70,7 +70,6 @@ class ChunkedLogps(torch.autograd.Function):
                 sums[rows] = values.logsumexp(-1)
                 logps[rows] = values.gather(-1, targets[rows, None]).squeeze(-1) - sums[rows]
         ctx.save_for_backward(hidden, *used, targets, sums)
-        ctx.types = [x if x is None else x.dtype for x in (weight, bias)]
         return logps
 
     @staticmethod
@@ -93,11 +92,7 @@ class ChunkedLogps(torch.autograd.Function):
                 grad_hidden[some] = logits @ weight
             if needs_weight:
                 _add_product(grad_weight, logits.T, hidden[some])
-        if needs_weight:
-            grad_weight = grad_weight.to(ctx.types[0])
-        if needs_bias:
-            grad_bias = grad_bias.to(ctx.types[1])
-        return grad_hidden, grad_weight, grad_bias, None
+        return grad_hidden, grad_weight, grad_bias, None  # autograd turns each into the type of what it belongs to
 
 
 def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:

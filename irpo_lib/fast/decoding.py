@@ -6,7 +6,7 @@ whether a model can have it.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -28,13 +28,11 @@ logger = logging.getLogger(__name__)
 def opened(model: PreTrainedModel, prompts: Sequence[list[int]], most: int) -> Iterator["Shared | None"]:
     """What decodes prompts that grow by up to `most` tokens; None where it would not give the model's own logits."""
     reason = _why_not_shared(model, prompts, most)
-    _say(f"{type(model).__name__}: " + (f"each sample has a copy of its prompt's keys, since {reason}" if reason else
-                                        "samples share their prompt's keys"))  # fmt: skip
-    if reason:
-        yield None
-    else:
-        with _shared_attention(model):
-            yield Shared(model, prompts)
+    how = f"each sample has a copy of its prompt's keys, since {reason}"
+    how = how if reason else "samples share their prompt's keys"
+    _say(f"{type(model).__name__}: {how}")
+    with nullcontext() if reason else _shared_attention(model):
+        yield None if reason else Shared(model, prompts)
 
 
 @cache
@@ -86,44 +84,43 @@ class Shared:
         first, last = min(prompts), max(prompts)  # what these two begin with, all between them begin with
         same = [a == b for a, b in zip(first[:-1], last[:-1], strict=False)]
         common = min([*same, False].index(False), min(len(p) for p in prompts) - 1)
-        self.prefix = common if common >= LEAST_PREFIX else 0
-        self.common: Part | None = None
-        if self.prefix:
-            self.common = self._read([], [prompts[0][: self.prefix]], 0, self._zeros(1))
+        self.prefix = 0
+        self.common: list[Part] = []
+        if common >= LEAST_PREFIX:
+            self.common.append(self._read([first[:common]], 1))
+            self.prefix = common
 
     def begin(self, prompts: Sequence[list[int]], n: int, most: int) -> Rows:
         """n rows a prompt, side by side, behind all of its tokens but the last; each may grow by `most`."""
         rests = [p[self.prefix : -1] for p in prompts]
-        parts = [self.common.under(self._zeros(len(prompts) * n))] if self.common else []
-        if any(rests):
-            above = [self.common.under(self._zeros(len(prompts)))] if self.common else []
-            group = torch.arange(len(prompts), device=self.model.device).repeat_interleave(n)
-            parts.append(self._read(above, rests, self.prefix, group))
-        return Rows(parts, len(prompts) * n, most)
+        own = [self._read(rests, n)] if any(rests) else []
+        count = len(prompts) * n
+        return Rows(self._above(count) + own, count, most)
 
-    def _read(self, above: list[Part], texts: Sequence[list[int]], start: int, group: Tensor) -> Part:
-        """Keys and values of texts that begin at a position, as the past of the rows of `group`."""
+    def _above(self, rows: int) -> list[Part]:
+        """The common prefix, where there is one, as the past of so many rows."""
+        group = torch.zeros(rows, dtype=torch.long, device=self.model.device)
+        return [part.under(group) for part in self.common]
+
+    def _read(self, texts: Sequence[list[int]], n: int) -> Part:
+        """Keys and values of texts behind the common prefix, each as the past of n rows."""
         lengths = torch.tensor([len(t) for t in texts], device=self.model.device)
         width, columns = int(lengths.max()), max(1, PREFILL // len(texts))
         ids = torch.tensor([t + [0] * (width - len(t)) for t in texts], device=self.model.device)
-        positions = torch.arange(start, start + width, device=ids.device).expand_as(ids)
-        rows = Rows(above, len(texts), width)
+        positions = torch.arange(self.prefix, self.prefix + width, device=ids.device).expand_as(ids)
+        rows = Rows(self._above(len(texts)), len(texts), width)
         for some, at in zip(ids.split(columns, 1), positions.split(columns, 1), strict=True):
-            _forward(self.model, some, at, SharedCache([rows], self.layers))
-        return rows.as_part(lengths, group)
-
-    def _zeros(self, count: int) -> Tensor:
-        return torch.zeros(count, dtype=torch.long, device=self.model.device)
+            self._forward([rows], some, at)
+        return rows.as_part(lengths, torch.arange(len(texts), device=ids.device).repeat_interleave(n))
 
     def logits(self, together: Sequence[Rows], tokens: Tensor, positions: Tensor) -> Tensor:
         """Of the token behind each row's newest, [rows] → [rows, vocabulary] in float32 at least."""
+        return self._forward(together, tokens[:, None], positions[:, None])
+
+    def _forward(self, together: Sequence[Rows], input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """Logits behind the last column, [rows, vocabulary], in float32 at least."""
         past = SharedCache(together, self.layers)
-        return _forward(self.model, tokens[:, None], positions[:, None], past)
-
-
-def _forward(model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor, past: SharedCache) -> Tensor:
-    """Logits behind the last column, [rows, vocabulary], in float32 at least."""
-    out = model(
-        input_ids=input_ids, position_ids=position_ids, past_key_values=past, use_cache=True, logits_to_keep=1
-    )  # fmt: skip
-    return out.logits[:, -1].to(at_least_float32(out.logits))
+        out = self.model(
+            input_ids=input_ids, position_ids=position_ids, past_key_values=past, use_cache=True, logits_to_keep=1
+        )
+        return out.logits[:, -1].to(at_least_float32(out.logits))

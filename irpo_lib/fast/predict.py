@@ -23,17 +23,13 @@ _in_chunks: WeakSet[torch.nn.Module] = WeakSet()
 
 def predicted_logps(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """The log-prob of each of a batch's targets, [R]; there are logits for these alone, in chunks where that works."""
-    inputs = {
-        "input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": batch.attention_mask,
-        "use_cache": False,
-    }  # fmt: skip
     head = model.get_output_embeddings()
     if head in _in_chunks:
         with logps_instead_of_logits(head, batch.places, batch.targets):
-            return model(**inputs).logits
-    width = batch.input_ids.shape[1]
+            return model(**batch.inputs, use_cache=False).logits
+    width = batch.inputs["input_ids"].shape[1]
     columns, column = torch.unique(batch.places % width, return_inverse=True)
-    logits = model(**inputs, logits_to_keep=columns).logits[batch.places // width, column]
+    logits = model(**batch.inputs, use_cache=False, logits_to_keep=columns).logits[batch.places // width, column]
     return -cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), batch.targets, reduction="none")
 
 
@@ -51,8 +47,7 @@ def choose_path(model: PreTrainedModel, attention: str) -> PreTrainedModel:
     sequences = [(prompt, [3, 1, 2]), (prompt, [3, 1, 4, 2]), ([*prompt[:-1], 1], [2]), ([5, 4], [3, 1])]
     head, said = model.get_output_embeddings(), []
     kept = head.register_forward_hook(lambda module, inputs, output: said.append(output))
-    rows = row_batch(sequences, model.device)
-    logits = model(input_ids=rows.input_ids, use_cache=False).logits
+    logits = model(**row_batch(sequences, model.device).inputs, use_cache=False).logits
     kept.remove()
     if can_be_replaced(head) and torch.equal(logits, said[0]):
         _in_chunks.add(head)

@@ -5,7 +5,7 @@ chosen and rejected, the responses are the leaves. A node is a run of tokens; no
 each token with the position that it has in its own sequence.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -39,45 +39,33 @@ def build_tree(sequences: Sequence[Sequence[int]], shortest: int = SHORTEST) -> 
     ([[0, 2, 5], [2, 3, 3], [3, 5, 5]], [0, 1, 3, 4])
     """
     arrays = [np.asarray(s, dtype=np.int64) for s in sequences]
-    runs: list[np.ndarray] = []
-    depths: list[np.ndarray] = []
     nodes: list[list[int]] = []
     pieces: list[list[np.ndarray]] = [[] for _ in arrays]
 
-    def lay_out(group: list[int], depth: int, end: int) -> list[int]:
-        """A node of the tokens `depth` … `end` - 1 that a group has in common."""
-        start = nodes[-1][1] if nodes else 0
-        node = [start, start + end - depth, start + end - depth]
-        nodes.append(node)
-        runs.append(arrays[group[0]][depth:end])
-        depths.append(np.arange(depth, end))
-        for i in group:
-            pieces[i].append(np.arange(node[0], node[1]))
-        return node
-
     def grow(group: list[int], depth: int) -> None:
         """What stands behind the first `depth` tokens of sequences, in order, that are equal up to there."""
-        last = arrays[group[-1]]
+        last, node = arrays[group[-1]], None
         shared = shared_length(arrays[group[0]], last)
-        all_equal, node = shared == len(last), None
-        if all_equal or shared - depth >= shortest:
-            node, depth = lay_out(group, depth, shared), shared
-        for branch in () if all_equal else _branches(arrays, group, shared):
+        if shared == len(last) or shared - depth >= shortest:
+            start = nodes[-1][1] if nodes else 0
+            node = [start, start + shared - depth, 0]
+            nodes.append(node)
+            for i in group:
+                pieces[i].append(np.arange(node[0], node[1]))
+            depth = shared
+        for _, alike in groupby(group, key=lambda i: arrays[i][shared] if len(arrays[i]) > shared else -1):
+            branch = list(alike)
             if len(arrays[branch[0]]) > depth:
                 grow(branch, depth)
         if node:
             node[2] = nodes[-1][1]
 
     grow(sorted(range(len(arrays)), key=lambda i: arrays[i].tolist()), 0)
-    return PrefixTree(
-        np.concatenate(runs), np.concatenate(depths), np.array(nodes), [np.concatenate(some) for some in pieces]
-    )
-
-
-def _branches(arrays: Sequence[np.ndarray], group: list[int], place: int) -> Iterator[list[int]]:
-    """A sorted group apart by the token that each has at a place; those that end before it come first."""
-    for _, branch in groupby(group, key=lambda i: arrays[i][place] if len(arrays[i]) > place else -1):
-        yield list(branch)
+    paths = [np.concatenate(some) for some in pieces]
+    token_ids, positions = np.empty((2, nodes[-1][1]), dtype=np.int64)
+    for path, tokens in zip(paths, arrays, strict=True):
+        token_ids[path], positions[path] = tokens, np.arange(len(tokens))
+    return PrefixTree(token_ids, positions, np.array(nodes), paths)
 
 
 def shared_length(a: np.ndarray, b: np.ndarray) -> int:

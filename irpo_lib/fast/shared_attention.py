@@ -35,22 +35,11 @@ class Part:
     `group` [rows] says which of the g is a row's past; `mask` [g, 1, 1, length] is 0, or minus infinity at padding.
     """
 
-    def __init__(self, keys: list[Tensor], values: list[Tensor], mask: Tensor | None, group: Tensor):
-        self.keys, self.values, self.mask = keys, values, mask
-        self.assign(group)
-
-    def under(self, group: Tensor) -> "Part":
-        """The same past of other rows."""
-        return Part(self.keys, self.values, self.mask, group)
-
-    @property
-    def length(self) -> int:
-        return self.keys[0].shape[-2]
-
-    def assign(self, group: Tensor) -> None:
-        """Lays rows out as a grid of [g, most rows of a sequence], where they are not one already."""
-        self.group, groups = group, self.keys[0].shape[0]
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor | None, group: Tensor):
+        self.keys, self.values, self.mask, self.group = keys, values, mask, group
+        groups, _, self.length, _ = keys[0].shape
         counts = torch.bincount(group, minlength=groups)
+        # Rows are laid out as a grid of [g, most rows of a sequence], where they are not one already.
         self.width = int(counts.max())
         self.cell = self.row = None
         in_order = torch.arange(groups, device=group.device).repeat_interleave(self.width)
@@ -60,6 +49,10 @@ class Part:
             self.cell = torch.empty_like(group).index_copy_(0, order, group[order] * self.width + place)
             self.row = torch.zeros(groups * self.width, dtype=torch.long, device=group.device)
             self.row[self.cell] = torch.arange(len(group), device=group.device)
+
+    def under(self, group: Tensor) -> "Part":
+        """The same past of other rows."""
+        return Part(self.keys, self.values, self.mask, group)
 
     def scores(self, layer: int, query: Tensor) -> Tensor:
         """[rows, kv heads, queries, head dim] → [rows, kv heads, queries, length]."""
@@ -84,27 +77,24 @@ class Rows:
 
     def __init__(self, parts: list[Part], count: int, most: int):
         self.parts, self.count, self.most = parts, count, most
-        self.own: dict[int, tuple[Tensor, Tensor]] = {}
+        self.own: dict[int, list[Tensor]] = {}  # of each layer the keys and the values, with room for more
         self.used: dict[int, int] = {}
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        used, new = self.used.get(layer, 0), keys.shape[-2]
-        if layer not in self.own or used + new > self.own[layer][0].shape[-2]:
-            columns = min(self.most, max(used + new, 2 * used, ROOM))
-            self.own[layer] = tuple(self._wider(layer, i, x, columns) for i, x in enumerate((keys, values)))  # type: ignore[assignment]
-        for buffer, x in zip(self.own[layer], (keys, values), strict=True):
-            buffer[: self.count, :, used : used + new] = x
-        self.used[layer] = used + new
+    def append(self, layer: int, *keys_and_values: Tensor) -> None:
+        used = self.used.get(layer, 0)
+        end = used + keys_and_values[0].shape[-2]
+        if layer not in self.own or end > self.own[layer][0].shape[-2]:
+            columns = min(self.most, max(end, 2 * used, ROOM))
+            wider = [x.new_empty(self.count, x.shape[1], columns, x.shape[3]) for x in keys_and_values]
+            for buffer, x in zip(wider, self.cache(layer) if used else (), strict=False):
+                buffer[:, :, :used] = x
+            self.own[layer] = wider
+        for buffer, x in zip(self.own[layer], keys_and_values, strict=True):
+            buffer[: self.count, :, used:end] = x
+        self.used[layer] = end
 
-    def _wider(self, layer: int, which: int, like: Tensor, columns: int) -> Tensor:
-        buffer = like.new_empty(self.count, like.shape[1], columns, like.shape[3])
-        if layer in self.own:
-            buffer[:, :, : self.used[layer]] = self.own[layer][which][: self.count, :, : self.used[layer]]
-        return buffer
-
-    def cache(self, layer: int) -> tuple[Tensor, Tensor]:
-        keys, values = self.own[layer]
-        return keys[: self.count, :, : self.used[layer]], values[: self.count, :, : self.used[layer]]
+    def cache(self, layer: int) -> list[Tensor]:
+        return [buffer[: self.count, :, : self.used[layer]] for buffer in self.own[layer]]
 
     def select(self, keep: Tensor) -> None:
         """Row i becomes what row keep[i] is; cheap where most rows stay in their places."""
@@ -113,8 +103,7 @@ class Rows:
             for buffer in buffers:
                 buffer[moved, :, : self.used[layer]] = buffer[keep[moved], :, : self.used[layer]]
         self.count = len(keep)
-        for part in self.parts:
-            part.assign(part.group[keep])
+        self.parts = [part.under(part.group[keep]) for part in self.parts]
 
     def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
         """[rows, heads, queries, head dim] → [rows, queries, heads, head dim], causal among a row's own."""
@@ -135,8 +124,7 @@ class Rows:
 
     def as_part(self, lengths: Tensor, group: Tensor) -> Part:
         """These rows' own keys and values, of so many tokens each, as the past of others."""
-        found = [self.cache(layer) for layer in sorted(self.own)]
-        keys, values = [k for k, _ in found], [v for _, v in found]
+        keys, values = zip(*(self.cache(layer) for layer in sorted(self.own)), strict=True)
         blank = torch.arange(keys[0].shape[2], device=lengths.device) >= lengths[:, None]
         mask = torch.zeros(blank.shape, dtype=keys[0].dtype, device=blank.device).masked_fill_(blank, -torch.inf)
         return Part(keys, values, mask[:, None, None] if blank.any() else None, group)

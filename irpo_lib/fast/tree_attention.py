@@ -44,10 +44,8 @@ def tree_mask(tree: PrefixTree, device: torch.device) -> torch.Tensor | BlockMas
 
 def block_mask(tree: PrefixTree, device: torch.device) -> BlockMask:
     """FlexAttention's mask: a token sees an earlier one whose node's descendants reach up to it."""
-    lasts = torch.empty(len(tree.token_ids), dtype=torch.long)
-    for start, end, last in tree.nodes.tolist():
-        lasts[start:end] = last
-    lasts = lasts.to(device)
+    start, end, last = tree.nodes.T
+    lasts = torch.from_numpy(np.repeat(last, end - start)).to(device)
 
     def sees(b, h, query, key):
         return (key <= query) & (query < lasts[key])
@@ -100,9 +98,14 @@ class Blocks:
     real: torch.Tensor
     hidden: torch.Tensor | None
 
-    @property
-    def causal(self) -> bool:
-        return self.hidden is None
+    def gathered(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
+        """[T, heads, d] each → what the blocks have of them, [n, heads, q or k, d]."""
+        return [_gather(query, self.queries), _gather(key, self.keys), _gather(value, self.keys)]
+
+    def options(self, dtype: torch.dtype, scale: float) -> dict[str, Any]:
+        """What torch's flash attention has to know beside queries, keys and values."""
+        mask = None if self.hidden is None else self.hidden.to(dtype)
+        return {"dropout_p": 0.0, "is_causal": mask is None, "attn_mask": mask, "scale": scale}
 
 
 @lru_cache(maxsize=4)
@@ -149,13 +152,10 @@ class TreeAttention(torch.autograd.Function):
         out = torch.empty(query.shape, dtype=torch.promote_types(query.dtype, torch.float32))
         sums = torch.empty(query.shape[:-1], dtype=out.dtype)  # log Σ exp of a token's scores
         for b in plan_blocks(nodes):
-            found = attend(
-                _gather(query, b.queries), _gather(key, b.keys), _gather(value, b.keys), 0.0, b.causal,
-                attn_mask=_typed(b.hidden, query.dtype), scale=scale,
-            )  # fmt: skip
+            found = attend(*b.gathered(query, key, value), **b.options(query.dtype, scale))
             part, part_sums = (x.transpose(1, 2)[b.real] for x in found)
             rows = b.queries[b.real]
-            if b.causal:
+            if b.hidden is None:
                 out[rows], sums[rows] = part.to(out.dtype), part_sums.to(out.dtype)
                 continue
             before = sums[rows]
@@ -176,11 +176,8 @@ class TreeAttention(torch.autograd.Function):
         grads = [torch.zeros(t.shape, dtype=wide) for t in (query, key, value)]
         for b in plan_blocks(ctx.nodes):
             above = _gather(grad_out, b.queries).masked_fill(~b.real[:, None, :, None], 0)
-            found = backward(
-                above, _gather(query, b.queries), _gather(key, b.keys), _gather(value, b.keys), _gather(out, b.queries),
-                sums[b.queries].transpose(1, 2), 0.0, b.causal, attn_mask=_typed(b.hidden, query.dtype),
-                scale=ctx.scale,
-            )  # fmt: skip
+            below = _gather(out, b.queries), sums[b.queries].transpose(1, 2)
+            found = backward(above, *b.gathered(query, key, value), *below, **b.options(query.dtype, ctx.scale))
             for grad, where, part in zip(grads, (b.queries, b.keys, b.keys), found, strict=True):
                 grad.index_add_(0, where.flatten(), part.transpose(1, 2).flatten(0, 1).to(wide))
         return *(g.to(query.dtype) for g in grads), None, None
@@ -189,10 +186,6 @@ class TreeAttention(torch.autograd.Function):
 def _gather(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """[T, heads, d] at places [n, length] → [n, heads, length, d]."""
     return states[places].transpose(1, 2)
-
-
-def _typed(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    return None if mask is None else mask.to(dtype)
 
 
 AttentionInterface.register(NAME, tree_attention)

@@ -16,7 +16,8 @@ def test_greedy_of_a_real_model_is_that_of_transformers_token_for_token(smollm2)
     tokenizer = load_tokenizer(smollm2)
     end, prompts = end_token_id(tokenizer), [encode_prompt(tokenizer, q) for q in QUESTIONS]
     engine = vllm.load_engine(smollm2, "float32")
-    found = dict(vllm.generate(engine, prompts, 1, 0.0, 1.0, 32, range(len(prompts)), end))
+    wanted = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": 32, "stop_token_ids": [end]}
+    found = dict(vllm.generate(engine, prompts, range(len(prompts)), **wanted))
     model = load_model(smollm2, "float32")
     for i, prompt in enumerate(prompts):
         assert found[i][0].token_ids == greedy_of_transformers(model, prompt, 32, end)

@@ -67,7 +67,8 @@ def engine():
 
 def draw(source, prompts, end, n=1, temperature=0.0, seeds=None, length=LENGTH, module=vllm):
     seeds = seeds or range(len(prompts))
-    found = dict(module.generate(source, prompts, n, temperature, 1.0, length, list(seeds), end))
+    wanted = {"n": n, "temperature": temperature, "top_p": 1.0, "max_tokens": length, "stop_token_ids": [end]}
+    found = dict(module.generate(source, prompts, list(seeds), **wanted))
     return [found[i] for i in range(len(prompts))]
 
 
