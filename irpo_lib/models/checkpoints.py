@@ -25,13 +25,15 @@ from irpo_lib.terminal.errors import UserError
 
 #: What AdamW keeps of each weight.
 MOMENTS = ("exp_avg", "exp_avg_sq")
+#: Checkpoints that stay while a training goes on: should the newest be damaged, there is one before it.
+KEPT = 2
 #: The largest file of a model that is written in parts, in bytes.
 FILE_SIZE = 5 * 10**9
 
 
 def save(folder: Path, model: Any, optimizer: torch.optim.AdamW, log: list[dict[str, float]], ranks: Ranks,
          keep: bool = False) -> None:  # fmt: skip
-    """Writes `folder/checkpoint-STEP`; of the others the newest is left, or all of them with `keep`."""
+    """Writes `folder/checkpoint-STEP`; of the older ones all but the newest are deleted, none with `keep`."""
     target = folder / f"checkpoint-{len(log)}"
     _make_empty(target, ranks)
     writer = dcp.HuggingFaceStorageWriter(str(target), save_distributed=True)
@@ -43,8 +45,8 @@ def save(folder: Path, model: Any, optimizer: torch.optim.AdamW, log: list[dict[
     wait_for_all(ranks)
     if ranks.is_main:
         write_json(target / COMPLETE, log)
-        others = sorted(folder.glob("checkpoint-*"), key=_step)[:-2]
-        for old in [] if keep else others:
+        made = sorted(folder.glob("checkpoint-*"), key=_step)
+        for old in [] if keep else made[:-KEPT]:
             remove(old)
 
 
