@@ -11,8 +11,8 @@ import pandas as pd
 
 from irpo_lib.report.browser import browser_data
 from irpo_lib.report.command import reproduce_command
-from irpo_lib.report.images import accuracy_images, log_prob_images
 from irpo_lib.report.folder import RunFolder, open_run
+from irpo_lib.report.images import accuracy_images, log_prob_images
 from irpo_lib.report.templates import TEMPLATES
 from irpo_lib.results.tables import table_rows, write_text
 from irpo_lib.terminal.errors import UserError
