@@ -1,5 +1,6 @@
 # make run         sets up, runs the course on the mini preset, prints where the results are
-# make test        sets up, lints, checks types, runs the tests
+# make check       sets up, lints, checks types, runs the fast tests (3 minutes)
+# make test        the same with all tests
 # make test-vllm   the same for vLLM on a CPU, in an environment of its own
 PYTHON ?= python3
 PRESET ?= mini
@@ -16,14 +17,19 @@ CONSTRAINTS := constraints.txt
 endif
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-vllm test-engine setup lint
+.PHONY: run check test test-vllm test-engine setup lint
 
 run: setup
 	$(BIN)/irpo run --preset $(PRESET) --task $(TASK) $(if $(filter vllm,$(ENGINE)),--set engine=vllm)
 
 # Two tests at a time, with a thread each: threads of two processes on two cores would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+check: setup lint
+	$(PYTEST) --dist load -m "not slow"
+
 test: setup lint $(VENV)/.smollm2 $(VENV)/.reasoning-gym
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --dist loadfile --no-loadscope-reorder
 
 test-vllm:
 	$(MAKE) ENGINE=vllm test-engine

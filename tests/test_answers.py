@@ -611,6 +611,7 @@ def hostile_texts() -> list[str]:
     return texts + [marker + text for text in lines + short] + [marker + "7\n" + text for text in lines]
 
 
+@pytest.mark.slow  # a thousand hostile texts
 def test_hostile_text_is_graded_fast_and_without_an_error():
     for text in hostile_texts():
         for task, gold in (("gsm8k-mini", "7"), ("arc-mini", "B"), ("math-mini", "7")):

@@ -79,6 +79,7 @@ def test_greedy_is_that_of_transformers_and_logps_those_of_a_naive_loop(architec
         assert dict(score(model, [(prompt, response), (prompt[:3], [5, 6])]))[0] == pytest.approx(total, abs=1e-3)
 
 
+@pytest.mark.slow  # the loop of each architecture
 def test_the_loop_runs_full_and_with_lora(architecture, small_config, tmp_path):
     name, folder = architecture
     if name in ("llama-3", "qwen-2-base-eos"):
@@ -111,6 +112,7 @@ def test_a_template_that_changes_the_prompt_is_refused(tmp_path):
         encode_reply(tokenizer, PROMPT, REPLY)
 
 
+@pytest.mark.slow  # `irpo run` in a process of its own
 def test_a_folder_without_weights_is_refused_before_any_work(tmp_path):
     folder = write_model("llama-2", tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()
@@ -123,6 +125,7 @@ def test_a_folder_without_weights_is_refused_before_any_work(tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["llama-2-70b", "qwen-0.5b", "llama-2-7b-lora"])
+@pytest.mark.slow  # `irpo run` in a process of its own
 def test_a_model_that_cannot_be_had_is_one_sentence_before_any_work(preset, tmp_path):
     command = [
         sys.executable,

@@ -21,6 +21,9 @@ from irpo_lib.stages.store import hash_file, read_json, read_log, read_records
 from irpo_lib.terminal.errors import UserError
 from irpo_lib.training import fit
 
+#: Not in `make check`: whole grids of small runs.
+pytestmark = pytest.mark.slow
+
 ARMS = {arm.name: arm for arm in (*BASELINES, *GSM8K_BASELINES, *BEYOND)}
 
 

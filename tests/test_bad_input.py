@@ -128,6 +128,7 @@ def test_presets_of_ones_own(fails, tmp_path, text, part):
         (["table", "."], "holds no run with an evaluated M0 yet"),
     ],
 )
+@pytest.mark.slow  # the exit status and stderr of real processes
 def test_the_command_in_a_process_of_its_own(tmp_path, arguments, part):
     command = [sys.executable, "-m", "irpo_lib.terminal.cli", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -312,6 +313,7 @@ def test_held_out_problems_that_leave_none(small_config, tmp_path):
         Experiment(config, tmp_path).select(1)
 
 
+@pytest.mark.slow  # two real processes
 def test_two_processes_on_one_stage(small_config, tmp_path):
     config = replace(small_config, train_problems=400, problems_per_shard=4, samples=8, max_new_tokens=60)
     partial = tmp_path / "iteration-1" / "generate.partial"

@@ -17,6 +17,9 @@ from irpo_lib.stages.store import read_json, read_log, read_records
 from irpo_lib.tasks import Task
 from irpo_lib.terminal.errors import UserError
 
+#: Not in `make check`: TRL's trainers, and that a reward is learnt.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def main(tmp_path_factory):

@@ -19,6 +19,9 @@ from irpo_lib.iteration import Experiment
 from irpo_lib.stages.store import hash_file
 from irpo_lib.terminal.errors import UserError
 
+#: Not in `make check`: a real Slurm.
+pytestmark = pytest.mark.slow
+
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "munged")
 SLURM = Path(__file__).parent / "start-slurm"
 

@@ -72,6 +72,7 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("command", READING)
+@pytest.mark.slow  # a run that is made first
 def test_a_documented_command_that_reads_a_run_does_so(command, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     assert main(arguments(command)) == 0, capsys.readouterr().err

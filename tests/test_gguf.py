@@ -18,6 +18,9 @@ from irpo_lib.models.load import encode_prompt, end_token_id, load_model, load_t
 from irpo_lib.stages.store import hash_file, read_json
 from irpo_lib.terminal.errors import UserError
 
+#: Not in `make check`: real files of weights, converted and cut off.
+pytestmark = pytest.mark.slow
+
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
 PROMPT = "Question: Ann has 31 cups. Ann buys 5 more. How many cups does Ann have now?\nSolution:"
 

@@ -20,6 +20,9 @@ from irpo_lib.models.load import load_tokenizer
 from irpo_lib.tasks import arc, gsm8k, math
 from irpo_lib.terminal.errors import UserError
 
+#: Not in `make check`: downloads, each in a process of its own.
+pytestmark = pytest.mark.slow
+
 MODEL = "someone/tiny-llama"
 COMMITS = {task.SOURCE.hub: task.SOURCE.revision for task in (gsm8k, arc, math)} | {MODEL: "1" * 40}
 GSM8K = [

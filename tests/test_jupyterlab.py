@@ -11,6 +11,9 @@ import pytest
 from helpers import wait_until
 from test_notebooks import NOTEBOOKS, SMALL
 
+#: Not in `make check`: notebooks in a real browser.
+pytestmark = pytest.mark.slow
+
 SCREENSHOTS = Path(__file__).parents[1] / "runs" / "screenshots"
 #: Tests of speed and of two processes have their place elsewhere; here every cell must run in seconds.
 COURSE = SMALL | {"iterations": 2, "temperatures": [0.8, 1.0], "majority_iterations": [0, 2], "batch_size": 8,

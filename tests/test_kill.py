@@ -17,7 +17,8 @@ from irpo_lib.results.tables import status_table
 from irpo_lib.stages.store import read_json, run_stage, stage_hash, write_json
 from irpo_lib.terminal.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+#: Not in `make check`: processes that are killed and go on, and a disk that is full.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

@@ -298,6 +298,7 @@ def test_authors_differ(task):
 # --- the tokenizer ---
 
 
+@pytest.mark.slow  # all texts of the world
 def test_every_text_comes_back_and_has_no_unknown_piece(full_tokenizer, problems, world):
     texts = [t for d in world["documents"] for t in (d.prompt, d.response)]
     texts += [get_task(t).prompt(p) for (t, _), ps in problems.items() for p in ps[:50]]
@@ -390,6 +391,7 @@ def test_mini_llamas_tokenizer_knows_every_problem(full_tokenizer, problems):
         check_template(tokenizer, some[-1], task, f"So.\nFinal answer: {some[-1].answer}")
 
 
+@pytest.mark.slow  # two pre-trainings
 def test_a_seed_model_repeats_itself_and_another_seeds_has_the_same_tokenizer(tmp_path, one_thread):
     from irpo_world.seed_model import make_seed_model
 

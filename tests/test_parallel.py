@@ -23,6 +23,9 @@ from irpo_lib.models.load import load_tokenizer
 from irpo_lib.stages.store import read_json, read_log
 from irpo_lib.terminal.errors import UserError
 
+#: Not in `make check`: processes that train together, and what a death of one does.
+pytestmark = pytest.mark.slow
+
 LAYOUTS = {
     "ddp 2": Parallel(ddp=2),
     "fsdp 2": Parallel(fsdp=2),

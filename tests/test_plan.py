@@ -75,6 +75,7 @@ def larger_model(tmp_path_factory):
     [(Parallel(), False), (Parallel(fsdp=2), True), (Parallel(tp=2, fsdp=2), False)],
     ids=["one process", "fsdp 2, checkpointing", "tp 2, fsdp 2"],
 )
+@pytest.mark.slow  # memory of real trainings
 def test_the_computed_peak_is_within_a_tenth_of_the_measured_one(larger_model, tmp_path, layout, checkpointing):
     config = load_config(
         "mini", model=larger_model, parallel=asdict(layout), batch_size=8, micro_batch_size=2, max_length=256,

@@ -111,6 +111,7 @@ def test_the_csv_has_the_mean_and_the_spread(probed, sampled_winners):
     assert table.pairs[4] == 6
 
 
+@pytest.mark.slow  # a process that is killed
 def test_a_killed_training_keeps_its_looks(probed, tmp_path):
     # mini-llama is right often enough to have winners of its own
     config = replace(

@@ -18,6 +18,9 @@ from irpo_lib.stages.samples import shards
 from irpo_lib.stages.store import read_json, read_records
 from irpo_lib.tasks import gsm8k
 
+#: Not in `make check`: a real model and its tokenizer.
+pytestmark = pytest.mark.slow
+
 #: Each with the working of its solution and its number.
 PROBLEMS = [
     ("Mia has 14 pencils and buys 9 more. How many pencils does she have?", "14 + 9 = 23 pencils.", 23),

@@ -152,6 +152,7 @@ def test_the_first_line_of_the_log_has_margin_0_and_ln_2(config, pairs, tmp_path
 # --- resuming ---
 
 
+@pytest.mark.slow  # a process that is killed
 def test_a_killed_training_resumes_bit_by_bit(small_config, tmp_path):
     config = replace(small_config, max_steps=150, checkpoint_every=10, learning_rate=1e-3)
     whole = Experiment(config, tmp_path / "whole")

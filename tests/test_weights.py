@@ -149,6 +149,7 @@ def test_attention_implementations_agree(config):
             assert a.reference_chosen_logps == pytest.approx(b.reference_chosen_logps, abs=1e-3)
 
 
+@pytest.mark.slow  # a loop with LoRA
 def test_the_loop_with_lora_and_a_chosen_checkpoint(small_config, tmp_path):
     config = replace(
         small_config, model="mini-llama", iterations=2, temperatures=(1.0, 1.0), max_new_tokens=160, samples=3,
