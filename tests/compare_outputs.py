@@ -23,11 +23,12 @@ OF_THE_MACHINE = re.compile(r"\bs\b|seconds|a second|times as many|first time")
 
 def lines(cell: Any) -> list[str]:
     """The text of a cell's outputs that is the same in each run; a figure is one line."""
-    found = []
+    text = ""  # a kernel may send one line in two pieces
     for output in cell.get("outputs", []):
         data = output.get("data", {})
-        text = output.get("text") or data.get("text/markdown") or data.get("text/plain", "")
-        found += ["a figure"] if "image/png" in data else text.splitlines()
+        figure = "\na figure\n" if "image/png" in data else ""
+        text += figure or output.get("text") or "\n" + (data.get("text/markdown") or data.get("text/plain", "")) + "\n"
+    found = [line for line in text.splitlines() if line]
     return [line for line in found if not OF_THE_MACHINE.search(line) and not line.endswith(LEFT)]
 
 
