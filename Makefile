@@ -1,5 +1,5 @@
 # make run         sets up, runs the course on the mini preset, prints where the results are
-# make check       sets up, lints, checks types, runs the fast tests (3 minutes)
+# make check       sets up, lints, checks types, runs the fast tests
 # make test        the same with all tests
 # make test-vllm   the same for vLLM on a CPU, in an environment of its own
 PYTHON ?= python3
