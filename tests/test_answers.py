@@ -385,6 +385,17 @@ def test_more_than_somebody_is_no_bound(text, canonical):
 
 
 @pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("40 / 10 = 4 children (20 children - 10 adults = 10)", None), ("2 * 7 = 14 [1 x 3 x 4 = 12]", None),
+        ("4 * 5 = (2 + 2) * 5 = 20", "20"), ("(4 * 5) = 20", "20"),
+    ],
+)  # fmt: skip
+def test_an_equation_within_brackets_behind_another_is_none(line, value):
+    assert number(line) == value
+
+
+@pytest.mark.parametrize(
     ("text", "canonical"),
     [
         ("Ravi reads 44 pages on the 5th evening.", "44"),

@@ -93,6 +93,9 @@ def _equations_value(text: str) -> str | None:
     first, last, result = signs[0], signs[-1], text[signs[-1].end() :]
     if _PARTED.search(text, first.end(), last.start()) or _UNKNOWN.search(text) or not _VALUE.match(result):
         return None
+    so_far = text[first.end() : last.start()]
+    if so_far.count("(") > so_far.count(")") or so_far.count("[") > so_far.count("]"):
+        return None  # the last one stands within brackets, an aside to the first one's result
     value = None if BOUND.search(text, 0, first.start()) else _only_number(_ORDINAL.sub("", result))
     between = [text[one.end() : other.start()] for one, other in pairwise(signs) if other[0] == "="]
     values = {value, *(_only_number(part) for part in between if not _OPERATOR.search(part))} - {None}
