@@ -36,9 +36,11 @@ def main(model: str, folder: Path) -> None:
             "qwen-0.5b", f"reasoning_gym:{name}", model=model, task_path=json.dumps(settings), dtype="auto", **SETTINGS
         )
         experiment = Experiment(config, folder / name)
-        before, after = (read_json(experiment.evaluate(t) / "summary.json")["greedy"] for t in (0, 1))
         pairs = read_json(experiment.pair(1) / "stage.json")["counts"]["pairs"]
-        shown = (f"{100 * m['accuracy']:.1f} ({100 * m['low']:.1f}–{100 * m['high']:.1f})" for m in (before, after))
+        models = (0, 1) if pairs else (0,)  # where no sample is right there is nothing to train on
+        found = [read_json(experiment.evaluate(t) / "summary.json")["greedy"] for t in models]
+        shown = [f"{100 * m['accuracy']:.1f} ({100 * m['low']:.1f}–{100 * m['high']:.1f})" for m in found]
+        shown += ["–"] * (2 - len(shown))
         rows.append(f"| `{name}` | `{json.dumps(settings)}` | {pairs} | {' | '.join(shown)} |")
         print(rows[-1], flush=True)
     print(
