@@ -4,6 +4,8 @@ It would double a tiny model's prompt.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 
 from irpo_lib.config import DATA
 from irpo_lib.records import Problem
@@ -34,5 +36,9 @@ def math_prompt(question: str, solved: Iterable[tuple[str, str]]) -> str:
 
 
 def prompt_with_examples(problem: Problem) -> str:
-    examples = read_problems(DATA / "math-mini" / "train.jsonl")[:MATH_SHOTS]
-    return math_prompt(problem.question, [(p.question, p.gold_solution or "") for p in examples])
+    return math_prompt(problem.question, _examples(DATA / "math-mini" / "train.jsonl"))
+
+
+@lru_cache(maxsize=1)  # every prompt asks for them
+def _examples(path: Path) -> list[tuple[str, str]]:
+    return [(p.question, p.gold_solution or "") for p in read_problems(path)[:MATH_SHOTS]]
