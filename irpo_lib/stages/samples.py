@@ -8,8 +8,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from irpo_lib.config import Config
 from irpo_lib.records import Completion, Problem
 from irpo_lib.rewards import rewarded
@@ -51,5 +49,7 @@ def answers(launch: Launch, folder: Path, config: Config, problems: list[Problem
 
 def write_outcomes(path: Path, outcomes: Sequence[tuple[str, str | None, float]]) -> None:
     """(problem id, answer, reward) of each problem → a CSV."""
+    import pandas as pd  # takes time, which `irpo run --dry-run` has no use for
+
     table = pd.DataFrame(outcomes, columns=["problem_id", "answer", "right"]).astype({"right": float})
     replace_file(path, partial(table.to_csv, index=False, float_format="%g", lineterminator="\r\n"))
