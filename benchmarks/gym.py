@@ -43,11 +43,8 @@ def main(model: str, folder: Path) -> None:
         shown += ["–"] * (2 - len(shown))
         rows.append(f"| `{name}` | `{json.dumps(settings)}` | {pairs} | {' | '.join(shown)} |")
         print(rows[-1], flush=True)
-    print(
-        "\n".join(
-            ["", "| generator | settings | pairs | M0 % (95 % interval) | M1 % |", "|---|---|---|---|---|", *rows]
-        )
-    )
+    head = ["", "| generator | settings | pairs | M0 % (95 % interval) | M1 % |", "|---|---|---|---|---|"]
+    print("\n".join([*head, *rows]))
 
 
 if __name__ == "__main__":

@@ -16,16 +16,15 @@ from irpo_lib.iteration import Experiment
 from irpo_lib.records import Completion
 from irpo_lib.stages.store import read_records
 
-SETTINGS = {"preset": "qwen-0.5b", "problems": 250, "samples": 8, "temperature": 0.8, "tokens": 300}
+SETTINGS = {
+    "iterations": 1, "temperatures": [0.8], "majority_iterations": [], "train_problems": 250, "samples": 8,
+    "max_new_tokens": 300,
+}  # fmt: skip
 READ = 200
 
 
 def main(model: str, task: str, folder: Path, overrides: list[str]) -> None:
-    config = load_config(
-        SETTINGS["preset"], task, model=model, iterations=1, temperatures=[SETTINGS["temperature"]],
-        train_problems=SETTINGS["problems"], samples=SETTINGS["samples"], max_new_tokens=SETTINGS["tokens"],
-        majority_iterations=[], **parse_overrides(overrides),
-    )  # fmt: skip
+    config = load_config("qwen-0.5b", task, model=model, **SETTINGS | parse_overrides(overrides))
     experiment = Experiment(config, folder)
     completions = read_records(experiment.reward(1) / "completions.parquet", Completion)
     problems = {p.id: p for p in experiment.train_problems()}
