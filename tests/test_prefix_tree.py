@@ -108,6 +108,19 @@ def test_attention_over_a_tree_equals_a_masked_one_with_its_gradients(case):
         assert torch.allclose(a, b, atol=1e-9)
 
 
+def test_gradients_in_bfloat16_are_no_farther_than_its_rounding():
+    """One rounding is 2⁻⁹ of a number at most; products that are summed up in bfloat16 are off by twice as much."""
+    tree = build_tree([[1] * 100 + [2 + i] * 150 for i in range(4)])
+    states = random_states(tree, torch.bfloat16)
+    exact = [state.detach().double().requires_grad_() for state in states]
+    found, _ = tree_attention(Grouped(), *states, tree_mask(tree, CPU))
+    expected = scaled_dot_product_attention(*exact, attn_mask=ancestors(tree), enable_gqa=True).transpose(1, 2)
+    above = torch.randn_like(found)
+    found_grads = torch.autograd.grad(found, states, above)
+    for a, b in zip(found_grads, torch.autograd.grad(expected, exact, above.double()), strict=True):
+        assert (a - b).norm() < 2**-8 * b.norm()
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.filterwarnings("ignore")
 def test_the_mask_that_a_gpu_gets_is_the_same(seed):

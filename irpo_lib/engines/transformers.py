@@ -22,6 +22,7 @@ from irpo_lib.config import Config
 from irpo_lib.engines import Sampler
 from irpo_lib.fast.decoding import opened
 from irpo_lib.fast.draw import pick, uniform_numbers
+from irpo_lib.fast.packed import packed
 from irpo_lib.models.load import load_model
 from irpo_lib.records import Sample
 
@@ -36,8 +37,8 @@ MOST_BYTES = 2**29
 def sampler(config: Config, model: str, end: int) -> Sampler:
     """`generate` of a model; the seed is a shard's."""
     return partial(
-        generate, load_model(model, config.dtype), top_p=config.top_p, max_new_tokens=config.max_new_tokens,
-        rows=config.generation_rows, end=end,
+        generate, packed(load_model(model, config.dtype), config.generation_rows), top_p=config.top_p,
+        max_new_tokens=config.max_new_tokens, rows=config.generation_rows, end=end,
     )  # fmt: skip
 
 

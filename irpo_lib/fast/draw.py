@@ -9,8 +9,8 @@ from irpo_lib.config import derive_seed
 CACHED = 2**18
 #: Up to so many tokens a running sum over all of them costs nothing.
 SMALL = 4096
-#: Tokens of a block of a larger vocabulary.
-BLOCK = 512
+#: Tokens of a block of a larger vocabulary. Most are a multiple of it: to fill a last one up is a copy of all of them.
+BLOCK = 128
 
 
 def uniform_numbers(seed: int, prompt: int, n: int, most: int) -> torch.Tensor:
@@ -47,7 +47,8 @@ def draw(p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     if p.shape[-1] <= SMALL:
         below = p.cumsum(-1, dtype=torch.float64)
         return _first_above(below, uniform[:, None] * below[:, -1:]).squeeze(-1)
-    blocks = pad(p, (0, -p.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    missing = -p.shape[-1] % BLOCK
+    blocks = (pad(p, (0, missing)) if missing else p).unflatten(-1, (-1, BLOCK))
     sums = blocks.sum(-1, dtype=torch.float64)
     below = sums.cumsum(-1)
     target = uniform[:, None] * below[:, -1:]

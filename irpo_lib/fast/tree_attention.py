@@ -170,17 +170,19 @@ class TreeAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_out):
-        query, key, value, out, sums = ctx.saved_tensors
+        *saved, sums = ctx.saved_tensors
+        narrow, wide = saved[0].dtype, sums.dtype
+        # For narrower types torch's backward pass has no fast products on a CPU: here it is 2 to 4 times as fast.
+        query, key, value, out, grad_out = (t.to(wide) for t in (*saved, grad_out))
         backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        wide = torch.promote_types(query.dtype, torch.float32)
-        grads = [torch.zeros(t.shape, dtype=wide) for t in (query, key, value)]
+        grads = [torch.zeros_like(t) for t in (query, key, value)]
         for b in plan_blocks(ctx.nodes):
             above = _gather(grad_out, b.queries).masked_fill(~b.real[:, None, :, None], 0)
             below = _gather(out, b.queries), sums[b.queries].transpose(1, 2)
-            found = backward(above, *b.gathered(query, key, value), *below, **b.options(query.dtype, ctx.scale))
+            found = backward(above, *b.gathered(query, key, value), *below, **b.options(wide, ctx.scale))
             for grad, where, part in zip(grads, (b.queries, b.keys, b.keys), found, strict=True):
-                grad.index_add_(0, where.flatten(), part.transpose(1, 2).flatten(0, 1).to(wide))
-        return *(g.to(query.dtype) for g in grads), None, None
+                grad.index_add_(0, where.flatten(), part.transpose(1, 2).flatten(0, 1))
+        return *(g.to(narrow) for g in grads), None, None
 
 
 def _gather(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
