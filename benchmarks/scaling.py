@@ -27,7 +27,7 @@ from irpo_lib.logprobs import DistinctResponses
 from irpo_lib.models.load import load_model
 from irpo_lib.models.parallel import Ranks
 from irpo_lib.models.weights import load_for_training, prepared
-from irpo_lib.pairs import ScoredPair, build_pairs, scored_pairs
+from irpo_lib.pairs import ScoredPair, kept_pairs, scored_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.results.figures import BLUE, GREEN, ORANGE, PURPLE, STYLE, save_figure
 from irpo_lib.results.tables import write_table
@@ -107,9 +107,12 @@ def pair(folder: Path, size: Size) -> None:
 
 def pair_at_once(folder: Path, size: Size) -> None:
     """The peer: the same pairs of all completions in lists."""
-    completions = read_records(folder / "reward" / "completions.parquet", Completion)
-    pairs, _ = build_pairs(completions, {}, size.pairs, 10**6, 60_000, 0)
-    write_records(folder / "at-once.parquet", pairs)
+    groups: dict[str, list[Completion]] = {}
+    for completion in read_records(folder / "reward" / "completions.parquet", Completion):
+        groups.setdefault(completion.problem_id, []).append(completion)
+    config = load_config("mini", pairs_per_problem=size.pairs, max_length=10**6, max_pairs=60_000)
+    pairs, _ = kept_pairs(groups.values, {}, config)
+    write_records(folder / "at-once.parquet", list(pairs))
 
 
 def collect(folder: Path, size: Size) -> None:

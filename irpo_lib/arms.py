@@ -9,11 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.config import Config
+from irpo_lib.config import Config, read_yaml
 from irpo_lib.iteration import Experiment
 from irpo_lib.stages import boxes
-from irpo_lib.stages.store import read_json
-from irpo_lib.tasks import read_split
 
 
 @dataclass(frozen=True)
@@ -39,28 +37,12 @@ class Arm:
     iteration: int = 1
 
 
-SFT, DPO = {"dpo_weight": 0.0, "alpha": 1.0}, {"dpo_weight": 1.0, "alpha": 0.0}
-
-#: Table 2 has these, and Table 1 too.
-BASELINES = (
-    Arm("sft-chosen", "STaR", SFT),
-    Arm("dpo", "DPO", DPO),
-    Arm("dpo-from-sft", "DPO from SFT on chosen", DPO, start="sft-chosen"),
+_ARMS = read_yaml(Path(__file__).with_suffix(".yaml").read_text(encoding="utf8"), "arms.yaml")
+#: In both tables, in Table 1 only, and what the paper left open.
+BASELINES, GSM8K_BASELINES, BEYOND = (
+    tuple(Arm(**arm) for arm in _ARMS[group]) for group in ("baselines", "gsm8k_baselines", "beyond")
 )
-#: Table 1 only.
-GSM8K_BASELINES = (
-    Arm("sft-gold", "SFT on gold", SFT, gold=True),
-    Arm("irpo-from-sft", "Iterative RPO from SFT on chosen", start="sft-chosen"),
-    Arm("star-twice", "STaR, twice the data", SFT, twice=True),
-    Arm("irpo-twice", "Iterative RPO, twice the data", twice=True),
-)
-#: What the paper left open.
-BEYOND = (
-    Arm("replay", "Iteration 2 on the pairs of both iterations", {"replay": True}, iteration=2),
-    Arm("fixed-reference", "Iteration 2 with M0 as reference", {"reference_model": "seed"}, iteration=2),
-    Arm("nll-batch", "NLL per token of the batch", {"nll_mean": "batch"}),
-    Arm("nll-sum", "NLL summed", {"nll_mean": "sum"}),
-)
+ARMS = {arm.name: arm for arm in (*BASELINES, *GSM8K_BASELINES, *BEYOND)}
 #: § 3.1's grids; the other coefficient stays as the preset has it.
 ALPHAS, BETAS = (0.25, 0.5, 1.0, 2.0), (0.05, 0.1, 0.5, 1.0)
 
@@ -91,18 +73,10 @@ def arm_folder(main: Experiment, name: str) -> Path:
 
 def train_arm(main: Experiment, arm: Arm) -> Path:
     """The arm's `train` stage, and what it needs."""
-    t, folder = arm.iteration, arm_folder(main, arm.name)
-    config = arm_config(main.config.of_iteration(t), arm)
-    start = main.model(t - 1)
-    if arm.start:
-        start = str(train_arm(main, _by_name(arm.start)) / "model")
+    t, config = arm.iteration, arm_config(main.config.of_iteration(arm.iteration), arm)
+    start = str(train_arm(main, ARMS[arm.start]) / "model") if arm.start else main.model(t - 1)
     training = boxes.Training(_pairs(main, arm, config), _reference(main, arm, config, start), start, t)
-    steps = config.max_steps
-    if config.select_checkpoint:
-        held_out = main.train_problems()[-config.held_out :]
-        chosen = boxes.select_stage(folder / "select", config, main.launch, training, held_out)
-        steps = read_json(chosen / "selection.json")["steps"]
-    return boxes.train_stage(folder / "train", config, main.launch, training, steps, main.pair(t), main.gold)
+    return main.train_in(arm_folder(main, arm.name) / "train", config, training, main.pair(t))
 
 
 def evaluate_arm(main: Experiment, arm: Arm) -> Path:
@@ -110,42 +84,32 @@ def evaluate_arm(main: Experiment, arm: Arm) -> Path:
     return evaluate_trained(main, train_arm(main, arm))
 
 
-def evaluate_trained(main: Experiment, train: Path) -> Path:
-    """The same of the model of a `train` stage, beside it."""
-    folder, model = train.parent / "evaluate", str(train / "model")
-    return boxes.evaluate_stage(folder, main.config, main.launch, model, main.test_problems(), vote=False)
-
-
 def evaluate_on_dev(main: Experiment, arm: Arm | None) -> Path:
     """Greedy accuracy on the dev split, for choices: of an arm's model, or of M1 for None."""
-    train = train_arm(main, arm) if arm else main.train(1)
-    problems = read_split(main.task, "dev")[: main.config.test_problems]
-    folder = arm_folder(main, arm.name) / "evaluate-dev" if arm else main.folder(1, "evaluate-dev")
-    return boxes.evaluate_stage(folder, main.config, main.launch, str(train / "model"), problems, vote=False)
+    return evaluate_trained(main, train_arm(main, arm) if arm else main.train(1), "dev")
 
 
-def _by_name(name: str) -> Arm:
-    return next(a for a in (*BASELINES, *GSM8K_BASELINES) if a.name == name)
+def evaluate_trained(main: Experiment, train: Path, split: str = "test") -> Path:
+    """Greedy accuracy of the model of a `train` stage, beside it."""
+    folder = train.with_name("evaluate" if split == "test" else f"evaluate-{split}")
+    model, problems = str(train / "model"), main.test_problems(split)
+    return boxes.evaluate_stage(folder, main.config, main.launch, model, problems, vote=False)
 
 
 def _pairs(main: Experiment, arm: Arm, config: Config) -> Path:
     """The loop's pairs, unless the arm is about others."""
-    t = arm.iteration
+    t, folder = arm.iteration, arm_folder(main, "twice" if arm.twice else arm.name) / "pairs"
     if arm.gold:
-        return boxes.gold_pair_stage(arm_folder(main, arm.name) / "pairs", config, main.reward(t), main.gold)
-    if config.replay != main.config.replay:
-        sources = [main.reward(i) for i in range(t, 0, -1)]
-        return boxes.pair_stage(arm_folder(main, arm.name) / "pairs", config, sources, main.gold)
-    if arm.twice:
-        return boxes.pair_stage(arm_folder(main, "twice") / "pairs", config, [main.reward(t)], main.gold)
+        return boxes.gold_pair_stage(folder, config, main.reward(t), main.gold)
+    if arm.twice or config.replay != main.config.replay:
+        return main.pair_in(folder, config, t)
     return main.pair(t)
 
 
 def _reference(main: Experiment, arm: Arm, config: Config, start: str) -> Path:
     """Log-probs of the arm's pairs under its reference; the loop's own where pairs and reference are the same."""
-    pairs, model = _pairs(main, arm, config), start
-    if config.reference_model == "seed":
-        model = config.model
+    pairs = _pairs(main, arm, config)
+    model = config.model if config.reference_model == "seed" else start
     if pairs == main.folder(arm.iteration, "pairs") and model == main.model(arm.iteration - 1):
         return main.reference(arm.iteration)
     owner = "twice" if arm.twice else arm.start or arm.name

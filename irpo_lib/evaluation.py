@@ -10,6 +10,9 @@ from irpo_lib.records import Completion, Problem
 from irpo_lib.rewards import majority_vote
 from irpo_lib.tasks import Task
 
+#: (problem id, answer, reward)
+Outcome = tuple[str, str | None, float]
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -59,18 +62,18 @@ def greedy_accuracy(completions: Sequence[Completion]) -> Accuracy:
     return _accuracy([c.reward or 0.0 for c in completions], completions)
 
 
-def majority_answers(completions: Sequence[Completion], problems: Sequence[Problem]) -> dict[str, str | None]:
-    """problem id → the answer that most of its samples gave; see `rewards.majority_vote` for ties."""
+def votes(completions: Sequence[Completion], problems: Sequence[Problem], task: Task) -> list[Outcome]:
+    """Of each problem, the answer that most of its samples gave; see `rewards.majority_vote` for ties."""
     answers: dict[str, list[str | None]] = {p.id: [] for p in problems}
     for completion in sorted(completions, key=lambda c: c.index):
         answers[completion.problem_id].append(completion.answer)
-    return {i: majority_vote(given) for i, given in answers.items()}
+    voted = {i: majority_vote(given) for i, given in answers.items()}
+    return [(p.id, voted[p.id], task.is_correct(voted[p.id], p)) for p in problems]
 
 
 def majority_accuracy(completions: Sequence[Completion], problems: Sequence[Problem], task: Task) -> Accuracy:
     """Of rewarded samples, the same number for each problem."""
-    votes = majority_answers(completions, problems)
-    return _accuracy([task.is_correct(votes[p.id], p) for p in problems], completions)
+    return _accuracy([r for _, _, r in votes(completions, problems, task)], completions)
 
 
 def sampled_accuracy(completions: Sequence[Completion]) -> float:

@@ -4,7 +4,7 @@ Everything of iteration t stands in `RUN/iteration-t/`, made with M_{t-1}; `iter
 How each box becomes a folder is in `stages.boxes`, where its work runs in `cluster.launch`.
 """
 
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 from irpo_lib.cluster.launch import run_work
@@ -37,19 +37,17 @@ class Experiment:
     def train_problems(self) -> list[Problem]:
         return self._split("train")[: self.config.train_problems]
 
-    def test_problems(self) -> list[Problem]:
-        return self._split("test")[: self.config.test_problems]
-
-    def gold(self) -> dict[str, list[int]]:
-        """problem id → the token ids of its gold solution."""
-        return self._gold
+    def test_problems(self, split: str = "test") -> list[Problem]:
+        """Problems to evaluate on; "dev" has others, for choices."""
+        return self._split(split)[: self.config.test_problems]
 
     @cache  # noqa: B019  an experiment lives as long as its process
     def _split(self, split: str) -> list[Problem]:
         return read_split(self.task, split)
 
-    @cached_property
-    def _gold(self) -> dict[str, list[int]]:
+    @cache  # noqa: B019
+    def gold(self) -> dict[str, list[int]]:
+        """problem id → the token ids of its gold solution."""
         return boxes.gold_ids(self.config, self.train_problems())
 
     # --- the boxes of Figure 1 ---
@@ -66,9 +64,13 @@ class Experiment:
 
     def pair(self, iteration: int) -> Path:
         """D_pairs of this iteration; with `replay`, of all iterations so far."""
-        first = 1 if self.config.replay else iteration
+        return self.pair_in(self.folder(iteration, "pairs"), self.config, iteration)
+
+    def pair_in(self, folder: Path, config: Config, iteration: int) -> Path:
+        """The same with another config than the loop's, in a folder of its own."""
+        first = 1 if config.replay else iteration
         sources = [self.reward(t) for t in range(iteration, first - 1, -1)]
-        return boxes.pair_stage(self.folder(iteration, "pairs"), self.config, sources, self.gold)
+        return boxes.pair_stage(folder, config, sources, self.gold)
 
     def reference(self, iteration: int) -> Path:
         """log M_t of each distinct response of the pairs, once."""
@@ -80,24 +82,26 @@ class Experiment:
         """D_pairs with its reference log-probs, as training takes them."""
         return scored_pairs(self.pair(iteration), self.reference(iteration))
 
-    def training(self, iteration: int) -> boxes.Training:
-        """What M_t is made from."""
-        return boxes.Training(self.pair(iteration), self.reference(iteration), self.model(iteration - 1), iteration)
-
     def train(self, iteration: int) -> Path:
         """M_t from M_{t-1} by Equation 1."""
-        c, training = self.config.of_iteration(iteration), self.training(iteration)
-        steps = read_json(self.select(iteration) / "selection.json")["steps"] if c.select_checkpoint else c.max_steps
-        folder = self.folder(iteration, "train")
-        return boxes.train_stage(folder, c, self.launch, training, steps, training.pairs, self.gold)
+        pairs, reference = self.pair(iteration), self.reference(iteration)
+        training = boxes.Training(pairs, reference, self.model(iteration - 1), iteration)
+        return self.train_in(self.folder(iteration, "train"), self.config.of_iteration(iteration), training, pairs)
 
-    def select(self, iteration: int) -> Path:
-        """§ 3.1: the number of steps, chosen on the last `held_out` training problems."""
-        c, problems = self.config.of_iteration(iteration), self.train_problems()
-        if c.held_out >= len(problems):
-            raise UserError(f"held_out={c.held_out} leaves none of the {len(problems)} training problems to train on")
-        folder, held_out = self.folder(iteration, "select"), problems[-c.held_out :]
-        return boxes.select_stage(folder, c, self.launch, self.training(iteration), held_out)
+    def train_in(self, folder: Path, config: Config, training: boxes.Training, followed: Path) -> Path:
+        """A `train` stage; § 3.1: its number of steps is chosen on the last `held_out` training problems.
+
+        `followed` is the `pairs` stage of which some responses' log-probs are followed.
+        """
+        steps, held_out = config.max_steps, config.held_out
+        if config.select_checkpoint:
+            problems = self.train_problems()
+            if held_out >= len(problems):
+                raise UserError(f"held_out={held_out} leaves none of the {len(problems)} training problems to train on")
+            select = folder.with_name("select")
+            boxes.select_stage(select, config, self.launch, training, problems[-held_out:])
+            steps = read_json(select / "selection.json")["steps"]
+        return boxes.train_stage(folder, config, self.launch, training, steps, followed, self.gold)
 
     def evaluate(self, iteration: int) -> Path:
         """Greedy accuracy of M_t on the test split, and maj@32 where the config asks for it and the task has votes."""

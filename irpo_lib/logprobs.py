@@ -18,6 +18,9 @@ from irpo_lib.stages.parquet import Records
 from irpo_lib.stages.store import sole_writer, write_json
 from irpo_lib.terminal.progress import Progress, quiet
 
+#: What is scored at once, outside of training.
+TOKENS_PER_BATCH = 8192
+
 
 def token_logps(model: PreTrainedModel, sequences: Sequence[Tokens]) -> list[torch.Tensor]:
     """log M(token | what stands before it) for each token of each response: B tensors [length], at least float32."""
@@ -36,33 +39,25 @@ def _as_tree(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def score_tokens(
-    model: PreTrainedModel, sequences: Sequence[Tokens], tokens_per_batch: int = 8192, ranks: Ranks | None = None
+    model: PreTrainedModel, sequences: Sequence[Tokens], ranks: Ranks | None = None
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yields (index, `token_logps`) for many sequences; of several data ranks, each for its share of the batches."""
-    batches = (plan_trees if _as_tree(model) else plan_rows)(sequences, tokens_per_batch)
+    batches = (plan_trees if _as_tree(model) else plan_rows)(sequences, TOKENS_PER_BATCH)
     if ranks is not None and batches:  # a sharded model needs all of its ranks for every batch
-        batches = list(ranks.share(batches + batches[:1] * (-len(batches) % ranks.data_ranks)))
+        batches = list(ranks.share(batches + batches[:1] * (-len(batches) % ranks.layout.data_ranks)))
     for batch in batches:
         yield from zip(batch, token_logps(model, [sequences[i] for i in batch]), strict=True)
 
 
 def score(
-    model: PreTrainedModel, sequences: Sequence[Tokens], tokens_per_batch: int = 8192, ranks: Ranks | None = None
-) -> Iterator[tuple[int, float]]:
-    """Yields (index, log M(c, y | x)) for many sequences, as `score_tokens` does for their tokens."""
-    for index, logps in score_tokens(model, sequences, tokens_per_batch, ranks):
-        yield index, logps.sum().item()
-
-
-def score_together(
     model: PreTrainedModel, sequences: Sequence[Tokens], ranks: Ranks | None = None, progress: Progress | None = None
 ) -> dict[int, float]:
     """index → log M(c, y | x), of all sequences, on every rank."""
     found = {}
-    for index, value in score(model, sequences, ranks=ranks):
-        found[index] = value
+    for index, logps in score_tokens(model, sequences, ranks):
+        found[index] = logps.sum().item()
         if progress:
-            progress.add(ranks.data_ranks if ranks else 1)
+            progress.add(ranks.layout.data_ranks if ranks else 1)
     return gather_dicts(found, ranks) if ranks else found
 
 
@@ -87,7 +82,7 @@ def reference_logps(
     """
     responses = DistinctResponses(pairs)
     with Progress(len(responses), "reference", "responses") as progress:
-        logps = score_together(model, responses, ranks, progress)
+        logps = score(model, responses, ranks, progress)
     return {key: logps[index] for index, key in enumerate(responses.keys)}
 
 

@@ -7,25 +7,15 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
+from irpo_lib.config import Config
 from irpo_lib.records import Completion, PreferencePair
 from irpo_lib.stages.parquet import Records
 from irpo_lib.stages.store import hash_json, read_json
 
 #: (r, token ids, "model" or "gold")
 Rated = tuple[float, list[int], str]
-
-
-@dataclass(frozen=True)
-class PairCounts:
-    """Where problems and pairs went."""
-
-    problems: int = 0
-    without_winner: int = 0
-    without_loser: int = 0
-    gold_winners: int = 0
-    too_long: int = 0
-    over_cap: int = 0
-    pairs: int = 0
+#: Where problems and pairs went, as a `pairs` stage records it.
+COUNTS = ("problems", "without_winner", "without_loser", "gold_winners", "too_long", "over_cap", "pairs")
 
 
 def cyclic_pairs(winners: Sequence, losers: Sequence, k: int) -> list[tuple]:
@@ -38,60 +28,34 @@ def cyclic_pairs(winners: Sequence, losers: Sequence, k: int) -> list[tuple]:
     return [(winners[j % len(winners)], losers[j % len(losers)]) for j in range(k)]
 
 
-def build_pairs(
-    completions: Iterable[Completion],
-    gold_ids: Mapping[str, list[int]],
-    pairs_per_problem: int,
-    max_length: int,
-    max_pairs: int,
-    seed: int,
-) -> tuple[list[PreferencePair], PairCounts]:
-    """D_pairs of one iteration, all at once; the arguments are those of `kept_pairs`.
-
-    Args:
-        completions: Rewarded completions, in any order; each problem's are used in order of sampling.
-
-    Returns:
-        The pairs, and the counts of what was left out and why.
-    """
-    groups: dict[str, list[Completion]] = {}
-    for completion in completions:
-        groups.setdefault(completion.problem_id, []).append(completion)
-    pairs, counts = kept_pairs(groups.values, gold_ids, pairs_per_problem, max_length, max_pairs, seed)
-    return list(pairs), counts
-
-
 def kept_pairs(
-    groups: Callable[[], Iterable[Sequence[Completion]]],
-    gold_ids: Mapping[str, list[int]],
-    pairs_per_problem: int,
-    max_length: int,
-    max_pairs: int,
-    seed: int,
-) -> tuple[Iterator[PreferencePair], PairCounts]:
+    groups: Callable[[], Iterable[Sequence[Completion]]], gold_ids: Mapping[str, list[int]], config: Config
+) -> tuple[Iterator[PreferencePair], Counter[str]]:
     """D_pairs of one iteration, pair by pair: of the completions, one problem's are needed at a time.
 
     Args:
-        groups: Gives the rewarded completions of problem after problem; asked twice, to count and to make the pairs.
+        groups: Gives the rewarded completions of problem after problem, each problem's in any order; asked twice, to
+            count and to make the pairs.
         gold_ids: problem id → the token ids of its gold solution, which joins G_w (`winners_and_losers`); empty for no
             gold.
-        pairs_per_problem: K.
-        max_length: Pairs of which prompt + response is longer (in tokens) are left out.
-        max_pairs: If there are more, a random choice of so many is kept, in order.
-        seed: Of that choice.
+        config: Its `pairs_per_problem` is K. Pairs of which prompt + response is longer (in tokens) than `max_length`
+            are left out. If there are more than `max_pairs`, a random choice of so many, by `seed`, is kept, in order.
+
+    Returns:
+        The pairs, and the counts (`COUNTS`) of what was left out and why.
     """
 
     def candidates(counts: Counter[str]) -> Iterator[PreferencePair]:
         for group in groups():
-            yield from _pairs_of(group, gold_ids, pairs_per_problem, max_length, counts)
+            yield from _pairs_of(group, gold_ids.get(group[0].problem_id), config, counts)
 
-    counts: Counter[str] = Counter()
+    counts = Counter(dict.fromkeys(COUNTS, 0))
     is_gold = [pair.chosen_source == "gold" for pair in candidates(counts)]
-    total = len(is_gold)
-    kept = range(total) if total <= max_pairs else set(random.Random(seed).sample(range(total), max_pairs))
+    total, most = len(is_gold), config.max_pairs
+    kept = range(total) if total <= most else set(random.Random(config.seed).sample(range(total), most))
     pairs = (pair for place, pair in enumerate(candidates(Counter())) if place in kept)
-    gold = sum(is_gold[place] for place in kept)
-    return pairs, PairCounts(**counts, gold_winners=gold, over_cap=total - len(kept), pairs=len(kept))
+    counts.update(gold_winners=sum(is_gold[place] for place in kept), over_cap=total - len(kept), pairs=len(kept))
+    return pairs, counts
 
 
 def winners_and_losers(group: Sequence[Completion], gold: list[int] | None) -> tuple[list[Rated], list[Rated]]:
@@ -115,19 +79,18 @@ def winners_and_losers(group: Sequence[Completion], gold: list[int] | None) -> t
 
 
 def _pairs_of(
-    group: Sequence[Completion], gold_ids: Mapping[str, list[int]], pairs_per_problem: int, max_length: int,
-    counts: Counter[str],
-) -> list[PreferencePair]:  # fmt: skip
+    group: Sequence[Completion], gold: list[int] | None, config: Config, counts: Counter[str]
+) -> list[PreferencePair]:
     """The pairs of one problem, from its completions: the first K of the walk that have a higher and a lower reward."""
-    problem_id, prompt = group[0].problem_id, group[0].prompt_ids
-    winners, losers = winners_and_losers(group, gold_ids.get(problem_id))
+    problem_id, prompt, most = group[0].problem_id, group[0].prompt_ids, config.pairs_per_problem
+    winners, losers = winners_and_losers(group, gold)
     # The best winner beats every loser, so of |G_w| steps one at least is a pair.
-    steps = cyclic_pairs(winners, losers, pairs_per_problem * len(winners))
-    walk = [(won, lost) for won, lost in steps if won[0] > lost[0]][:pairs_per_problem]
+    steps = cyclic_pairs(winners, losers, most * len(winners))
+    walk = [(won, lost) for won, lost in steps if won[0] > lost[0]][:most]
     pairs = [
         PreferencePair(problem_id, k, prompt, chosen, rejected, source)
         for k, ((_, chosen, source), (_, rejected, _)) in enumerate(walk)
-        if len(prompt) + max(len(chosen), len(rejected)) <= max_length
+        if len(prompt) + max(len(chosen), len(rejected)) <= config.max_length
     ]
     counts["problems"] += 1
     counts["without_winner"] += not winners

@@ -6,7 +6,7 @@ The same few pairs are scored every so many steps by the code that scores the lo
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from irpo_lib.config import Config
-from irpo_lib.logprobs import score_together
+from irpo_lib.logprobs import score
 from irpo_lib.models.parallel import Ranks
 from irpo_lib.models.weights import computing
 from irpo_lib.records import PreferencePair
@@ -27,15 +27,10 @@ MEASURES = ("chosen_logps", "rejected_logps", "gold_logps", "chosen_token_logps"
 
 
 @dataclass(frozen=True)
-class ProbeItem:
+class ProbeItem(PreferencePair):
     """A pair to be followed, with its problem's gold solution where it has one."""
 
-    problem_id: str
-    k: int
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
-    gold_ids: list[int] | None
+    gold_ids: list[int] | None = None
 
 
 def choose_probe(pairs: Sequence[PreferencePair], gold: Mapping[str, list[int]], n: int, seed: int) -> list[ProbeItem]:
@@ -45,39 +40,23 @@ def choose_probe(pairs: Sequence[PreferencePair], gold: Mapping[str, list[int]],
         if pair.chosen_source == "model":
             first.setdefault(pair.problem_id, pair)
     some = random.Random(seed).sample(sorted(first), min(n, len(first)))
-    return [
-        ProbeItem(p.problem_id, p.k, p.prompt_ids, p.chosen_ids, p.rejected_ids, gold.get(p.problem_id))
-        for p in (first[i] for i in some)
-    ]
+    return [ProbeItem(**vars(first[i]), gold_ids=gold.get(i)) for i in some]
 
 
-@dataclass(frozen=True)
-class ProbeRow:
-    """One pair at one step: sums of token log-probs in nats (not a number where there is no gold), and lengths."""
-
-    step: int
-    problem_id: str
-    k: int
-    chosen_logps: float
-    rejected_logps: float
-    gold_logps: float
-    chosen_length: int
-    rejected_length: int
-    gold_length: int
-
-
-def look(model: PreTrainedModel, items: Sequence[ProbeItem], step: int, ranks: Ranks | None = None) -> list[ProbeRow]:
-    """The log-probs of all responses of the items under a model."""
+def look(model: PreTrainedModel, items: Sequence[ProbeItem], step: int, ranks: Ranks | None = None) -> pd.DataFrame:
+    """A row an item: sums of token log-probs in nats (not a number where there is no gold), and lengths."""
     responses = [(i.prompt_ids, r) for i in items for r in (i.chosen_ids, i.rejected_ids, i.gold_ids) if r]
-    logps = score_together(model, responses, ranks)
+    logps = score(model, responses, ranks)
     values = iter(logps[i] for i in range(len(responses)))
-    return [
-        ProbeRow(
-            step, i.problem_id, i.k, next(values), next(values), next(values) if i.gold_ids else float("nan"),
-            len(i.chosen_ids), len(i.rejected_ids), len(i.gold_ids or ()),
-        )
+    return pd.DataFrame([
+        {
+            "step": step, "problem_id": i.problem_id, "k": i.k, "chosen_logps": next(values),
+            "rejected_logps": next(values), "gold_logps": next(values) if i.gold_ids else float("nan"),
+            "chosen_length": len(i.chosen_ids), "rejected_length": len(i.rejected_ids),
+            "gold_length": len(i.gold_ids or ()),
+        }
         for i in items
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 class LogProbe:
@@ -94,10 +73,9 @@ class LogProbe:
         training = model.training
         model.eval()
         with computing(self.config, model.device):
-            found = look(model, self.items, step, self.ranks)
+            rows = look(model, self.items, step, self.ranks)
         model.train(training)
         if self.ranks.is_main:
-            rows = pd.DataFrame([asdict(row) for row in found])
             replace_file(self.folder / f"step-{step:06d}.parquet", partial(rows.to_parquet, index=False))
 
 
@@ -111,13 +89,14 @@ def write_probe_tables(folder: Path, beta: float) -> None:
 
 
 def with_parts(rows: pd.DataFrame, beta: float) -> pd.DataFrame:
-    """Adds per-token means, margins (β times the change of chosen − rejected since step 0) and Equation 1's parts."""
+    """Adds per-token means, margins (β times the change of chosen − rejected) and Equation 1's parts.
+
+    Changes are those since a pair's first row, which is that of step 0.
+    """
     for kind in ("chosen", "rejected", "gold"):
         rows[f"{kind}_token_logps"] = rows[f"{kind}_logps"] / rows[f"{kind}_length"].where(rows[f"{kind}_length"] > 0)
     gap = rows.chosen_logps - rows.rejected_logps
-    start = rows.assign(gap=gap)[rows.step == 0].set_index(["problem_id", "k"]).gap
-    before = start.loc[list(zip(rows.problem_id, rows.k, strict=True))].to_numpy()
-    rows["margins"] = beta * (gap - before)
+    rows["margins"] = beta * (gap - gap.groupby([rows.problem_id, rows.k]).transform("first"))
     rows["dpo"] = np.logaddexp(0, -rows.margins)
     rows["nll"] = -rows.chosen_token_logps
     return rows

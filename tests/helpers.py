@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,10 +17,10 @@ import pytest
 import torch
 
 from irpo_lib.cluster import launch
-from irpo_lib.config import Config
+from irpo_lib.config import Config, load_config
 from irpo_lib.logprobs import score
-from irpo_lib.pairs import ScoredPair
-from irpo_lib.records import PreferencePair
+from irpo_lib.pairs import ScoredPair, kept_pairs
+from irpo_lib.records import Completion, PreferencePair
 from irpo_lib.stages.store import read_log
 
 RUN_STAGE = """
@@ -31,6 +32,18 @@ from irpo_lib.iteration import Experiment
 stage, config, run_dir = sys.argv[1:]
 getattr(Experiment(load_config(**json.loads(config)), run_dir), stage)(1)
 """
+
+
+def build_pairs(
+    completions: Iterable[Completion], gold: dict[str, list[int]], k: int, max_length: int, max_pairs: int, seed: int
+) -> tuple[list[PreferencePair], Counter[str]]:
+    """D_pairs of completions in any order, all at once."""
+    config = load_config("mini", pairs_per_problem=k, max_length=max_length, max_pairs=max_pairs, seed=seed)
+    groups: dict[str, list[Completion]] = {}
+    for completion in completions:
+        groups.setdefault(completion.problem_id, []).append(completion)
+    pairs, counts = kept_pairs(groups.values, gold, config)
+    return list(pairs), counts
 
 
 def random_pairs(n: int, seed: int = 0, vocabulary: int = 100) -> list[ScoredPair]:
@@ -48,7 +61,7 @@ def with_reference(model, pairs: list[ScoredPair], noise: float = 0.0) -> list[S
     """The pairs with the model's own log-probs as reference, each off by Gaussian noise of so many nats."""
     rng = random.Random(1)
     responses = [(s.pair.prompt_ids, r) for s in pairs for r in (s.pair.chosen_ids, s.pair.rejected_ids)]
-    logps = dict(score(model, responses))
+    logps = score(model, responses)
     found = [logps[i] + rng.gauss(0, noise) for i in range(len(responses))]
     return [ScoredPair(s.pair, *found[2 * i : 2 * i + 2]) for i, s in enumerate(pairs)]
 

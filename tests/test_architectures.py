@@ -76,7 +76,7 @@ def test_greedy_is_that_of_transformers_and_logps_those_of_a_naive_loop(architec
             for n, token in enumerate(response):
                 logits = model(torch.tensor([prompt + response[:n]])).logits[0, -1].double()
                 total += torch.log_softmax(logits, -1)[token].item()
-        assert dict(score(model, [(prompt, response), (prompt[:3], [5, 6])]))[0] == pytest.approx(total, abs=1e-3)
+        assert score(model, [(prompt, response), (prompt[:3], [5, 6])])[0] == pytest.approx(total, abs=1e-3)
 
 
 @pytest.mark.slow  # the loop of each architecture

@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import random_pairs, with_reference
 
-from irpo_lib.arms import BASELINES, BEYOND, GSM8K_BASELINES, arms_of, evaluate_arm, train_arm, tuning_arms
+from irpo_lib.arms import ARMS, arms_of, evaluate_arm, train_arm, tuning_arms
 from irpo_lib.config import load_config
 from irpo_lib.iteration import Experiment
 from irpo_lib.models.load import load_model, load_tokenizer, model_hash
@@ -23,8 +23,6 @@ from irpo_lib.training import fit
 
 #: Not in `make check`: whole grids of small runs.
 pytestmark = pytest.mark.slow
-
-ARMS = {arm.name: arm for arm in (*BASELINES, *GSM8K_BASELINES, *BEYOND)}
 
 
 @pytest.fixture(scope="module")

@@ -310,7 +310,7 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing(small_config, tiny_model, 
 def test_held_out_problems_that_leave_none(small_config, tmp_path):
     config = replace(small_config, select_checkpoint=True, held_out=12)
     with pytest.raises(UserError, match="held_out=12 leaves none of the 12 training problems"):
-        Experiment(config, tmp_path).select(1)
+        Experiment(config, tmp_path).train(1)
 
 
 @pytest.mark.slow  # two real processes

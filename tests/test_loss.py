@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import random_pairs, with_reference
 
+from irpo_lib import logprobs
 from irpo_lib.fast import predict
 from irpo_lib.fast.predict import choose_path
 from irpo_lib.logprobs import score, sequence_logps, token_logps
@@ -185,9 +186,10 @@ def test_sequence_logps_equal_a_token_loop(model, exact_model):
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 60, 8192])
-def test_score_equals_one_by_one(model, pairs, tokens_per_batch):
+def test_score_equals_one_by_one(model, pairs, tokens_per_batch, monkeypatch):
+    monkeypatch.setattr(logprobs, "TOKENS_PER_BATCH", tokens_per_batch)
     sequences = [(s.pair.prompt_ids, r) for s in pairs for r in (s.pair.chosen_ids, s.pair.rejected_ids)]
-    found = list(score(model, sequences, tokens_per_batch))
+    found = list(score(model, sequences).items())
     assert sorted(i for i, _ in found) == list(range(len(sequences)))
     with torch.inference_mode():
         for index, value in found:

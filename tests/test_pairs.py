@@ -1,11 +1,13 @@
 """G_w, G_l and the K cyclic pairs of a problem: by hand, and against a naive reading of § 2."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
+from helpers import build_pairs
 
-from irpo_lib.pairs import PairCounts, build_pairs, cyclic_pairs
+from irpo_lib.pairs import cyclic_pairs
 from irpo_lib.records import Completion
 
 EVERYTHING = 10**9
@@ -50,30 +52,30 @@ def test_winners_and_losers_come_in_order_of_sampling():
     assert [p.k for p in pairs] == list(range(7))
     assert {p.chosen_source for p in pairs} == {"model"}
     assert all(p.prompt_ids == [1, 1] and p.problem_id == "p" for p in pairs)
-    assert counts == PairCounts(problems=1, pairs=7)
+    assert counts == Counter(problems=1, pairs=7)
 
 
 def test_gold_joins_the_winners_last():
     pairs, counts = build_pairs(group("p", "1010"), {"p": [99]}, 4, EVERYTHING, EVERYTHING, 0)
     assert walk(pairs) == [(0, 1), (2, 3), (99, 1), (0, 3)]
     assert [p.chosen_source for p in pairs] == ["model", "model", "gold", "model"]
-    assert counts.gold_winners == 1
+    assert counts["gold_winners"] == 1
     pairs, counts = build_pairs(group("p", "00"), {"p": [99], "other": [98]}, 3, EVERYTHING, EVERYTHING, 0)
     assert walk(pairs) == [(99, 0), (99, 1), (99, 0)]
-    assert (counts.without_winner, counts.gold_winners) == (0, 3)
+    assert (counts["without_winner"], counts["gold_winners"]) == (0, 3)
 
 
 def test_problems_without_a_winner_or_a_loser_are_counted():
     completions = group("none right", "000") + group("all right", "11") + group("both", "01") + group("empty", "0")
     pairs, counts = build_pairs(completions, {}, 2, EVERYTHING, EVERYTHING, 0)
     assert {p.problem_id for p in pairs} == {"both"}
-    assert counts == PairCounts(problems=4, without_winner=2, without_loser=1, pairs=2)
+    assert counts == Counter(problems=4, without_winner=2, without_loser=1, pairs=2)
 
 
 def test_a_response_cut_at_the_limit_never_wins():
     cut = [replace(c, finish_reason="length") for c in group("p", "110")]
     pairs, counts = build_pairs(cut, {}, 3, EVERYTHING, EVERYTHING, 0)
-    assert (pairs, counts.without_winner) == ([], 1)
+    assert (pairs, counts["without_winner"]) == ([], 1)
     pairs, _ = build_pairs([*cut[:2], completion("p", 2, 1.0, [2]), cut[2]], {}, 1, EVERYTHING, EVERYTHING, 0)
     assert walk(pairs) == [(2, 2)], "a cut response may still lose"
 
@@ -85,14 +87,14 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(max_length, kept):
     completions += [completion("p", 3, 0, [0] * 1), completion("p", 4, 0, [0] * 5)]
     pairs, counts = build_pairs(completions, {}, 4, max_length, EVERYTHING, 0)
     assert [p.k for p in pairs] == {4: [0, 1, 2, 3], 2: [0, 2], 1: [2], 0: []}[kept]
-    assert (counts.pairs, counts.too_long) == (kept, 4 - kept)
+    assert (counts["pairs"], counts["too_long"]) == (kept, 4 - kept)
 
 
 def test_the_cap_is_random_seeded_and_keeps_the_order():
     completions = [c for i in range(40) for c in group(f"p{i:02}", "0101")]
     whole, _ = build_pairs(completions, {}, 5, EVERYTHING, EVERYTHING, 0)
     some, counts = build_pairs(completions, {}, 5, EVERYTHING, 50, 0)
-    assert (len(whole), len(some), counts.over_cap, counts.pairs) == (200, 50, 150, 50)
+    assert (len(whole), len(some), counts["over_cap"], counts["pairs"]) == (200, 50, 150, 50)
     positions = [whole.index(p) for p in some]
     assert positions == sorted(set(positions))
     assert positions != list(range(50))
@@ -129,7 +131,7 @@ def test_the_walk_from_both_ends_by_hand(rewards, gold, k, expected):
     pairs, counts = build_pairs(rated(*rewards), {"p": [9]} if gold else {}, k, EVERYTHING, EVERYTHING, 0)
     assert " ".join(f"{chosen}{rejected}" for chosen, rejected in walk(pairs)) == expected
     assert [p.k for p in pairs] == list(range(len(pairs)))
-    assert counts.pairs + k * (counts.without_winner + counts.without_loser) == k
+    assert counts["pairs"] + k * (counts["without_winner"] + counts["without_loser"]) == k
 
 
 def test_a_response_that_was_cut_is_never_chosen_however_high_its_reward():
@@ -210,7 +212,7 @@ def test_random_groups_against_a_naive_reading():
         else:
             assert len(pairs) == cap
             assert [t for t in expected if t in as_tuples] == as_tuples
-        assert counts.gold_winners == sum(t[-1] == "gold" for t in as_tuples)
-        with_both = counts.problems - counts.without_winner - counts.without_loser
-        assert counts.problems == len(problems)
-        assert counts.pairs + counts.too_long + counts.over_cap == k * with_both, "every pair is accounted for"
+        assert counts["gold_winners"] == sum(t[-1] == "gold" for t in as_tuples)
+        with_both = counts["problems"] - counts["without_winner"] - counts["without_loser"]
+        assert counts["problems"] == len(problems)
+        assert counts["pairs"] + counts["too_long"] + counts["over_cap"] == k * with_both, "every pair is accounted for"

@@ -147,8 +147,8 @@ def test_the_choice_depends_on_the_seed_alone():
 
 
 def test_without_gold_its_columns_are_empty(tiny_model):
-    items = [ProbeItem(f"p{i}", 0, [1, 5, 6], [7, 8, 2], [9, 2], None) for i in range(2)]
-    rows = pd.DataFrame([vars(r) for r in look(load_model(tiny_model, "float32"), items, 0)])
+    items = [ProbeItem(f"p{i}", 0, [1, 5, 6], [7, 8, 2], [9, 2], "model") for i in range(2)]
+    rows = look(load_model(tiny_model, "float32"), items, 0)
     assert rows.gold_logps.isna().all()
     assert (rows.gold_length == 0).all()
     assert (rows.chosen_logps < 0).all()

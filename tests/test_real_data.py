@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 import pytest
 from architectures import BEGIN, write_model
 from conftest import REAL_DATA
+from helpers import build_pairs
 
 from irpo_lib.config import load_config
 from irpo_lib.iteration import Experiment
 from irpo_lib.models.load import end_token_id, load_tokenizer
-from irpo_lib.pairs import build_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import reward
 from irpo_lib.stages.store import read_records
@@ -87,9 +87,9 @@ def test_pairs_of_real_generations(completions, problems, with_gold):
         (right if c.reward == 1 else wrong)[c.problem_id].append(c.token_ids)
     both = {i for i in wrong if with_gold or i in right}
     assert Counter(p.problem_id for p in pairs) == dict.fromkeys(both, k)
-    assert counts.problems == 1319
-    assert counts.without_winner + counts.without_loser + len(both) == 1319
-    assert (counts.pairs, counts.too_long, counts.over_cap) == (len(pairs), 0, 0)
+    assert counts["problems"] == 1319
+    assert counts["without_winner"] + counts["without_loser"] + len(both) == 1319
+    assert (counts["pairs"], counts["too_long"], counts["over_cap"]) == (len(pairs), 0, 0)
     by_id = {p.id: p for p in problems.values()}
     for pair in pairs:
         problem = by_id[pair.problem_id]

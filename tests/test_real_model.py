@@ -121,7 +121,7 @@ def test_log_probs_are_those_of_a_plain_forward_pass(attention, smollm2, tokeniz
         model = choose_path(model, attention)
         assert model.config._attn_implementation == attention  # a tree, and no way out of it
         assert sequence_logps(model, sequences).tolist() == pytest.approx(expected, rel=1e-3)
-    assert [x for _, x in sorted(score(model, sequences))] == pytest.approx(expected, rel=1e-3)
+    assert [x for _, x in sorted(score(model, sequences).items())] == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_whole_loop(smollm2, tokenizer, gsm8k_files, tmp_path):

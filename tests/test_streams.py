@@ -1,15 +1,16 @@
 """Records that are read and written a few at a time: the same as everything at once."""
 
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from helpers import build_pairs
 
 from irpo_lib.config import load_config
 from irpo_lib.logprobs import DistinctResponses
-from irpo_lib.pairs import build_pairs, gold_pairs, response_key, scored_pairs
+from irpo_lib.pairs import gold_pairs, response_key, scored_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import reward
 from irpo_lib.stages import boxes, parquet
@@ -95,7 +96,7 @@ def test_pairs_problem_by_problem_are_those_of_all_at_once(tmp_path):
         whole = [build_pairs(source, *settings) for source in sources]
         expected = [pair for pairs, _ in whole for pair in pairs]
         assert read_records(folder / "pairs.parquet", PreferencePair) == expected
-        counts = asdict(whole[0][1])
+        counts = dict(whole[0][1])
         if len(sources) > 1:
             counts["replayed"] = len(expected) - counts["pairs"]
         assert read_json(folder / "stage.json")["counts"] == counts

@@ -12,6 +12,7 @@ import torch
 from helpers import kill_stage, random_pairs, with_reference
 
 from irpo_lib import training
+from irpo_lib.arms import ARMS, train_arm
 from irpo_lib.cluster.launch import run_work
 from irpo_lib.engines import trl
 from irpo_lib.iteration import Experiment
@@ -303,5 +304,7 @@ def test_held_out_problems_are_trained_on_only_after_the_choice(small_config, ma
 
 def test_holding_out_everything_is_an_error(small_config, tmp_path):
     config = replace(small_config, select_checkpoint=True, held_out=12)
-    with pytest.raises(UserError, match="held_out=12 leaves none of the 12 training problems"):
-        Experiment(config, tmp_path).train(1)
+    experiment = Experiment(config, tmp_path)
+    for train in (lambda: experiment.train(1), lambda: train_arm(experiment, ARMS["dpo"])):
+        with pytest.raises(UserError, match="held_out=12 leaves none of the 12 training problems"):
+            train()

@@ -33,7 +33,7 @@ def scored(config, pairs):
     model = load_for_training(config.model, config)
     responses = [(s.pair.prompt_ids, r) for s in pairs for r in (s.pair.chosen_ids, s.pair.rejected_ids)]
     with computing(config, model.device):
-        logps = dict(score(model, responses))
+        logps = score(model, responses)
     return [ScoredPair(s.pair, logps[2 * i], logps[2 * i + 1]) for i, s in enumerate(pairs)]
 
 
@@ -191,9 +191,7 @@ def test_qlora_trains_adapters_on_4_bits_and_merges_them_into_the_original_weigh
         scale = LORA["lora_alpha"] / LORA["lora_rank"]
         assert torch.allclose(after[name].double(), before[name].double() + scale * b @ a, atol=1e-6), name
     chosen = [(s.pair.prompt_ids, s.pair.chosen_ids) for s in random_pairs(24)]
-    untrained, trained = (
-        dict(score(load_model(m, "float32"), chosen)) for m in (config.model, str(tmp_path / "model"))
-    )
+    untrained, trained = (score(load_model(m, "float32"), chosen) for m in (config.model, str(tmp_path / "model")))
     assert sum(trained.values()) > sum(untrained.values())
 
 
@@ -210,7 +208,7 @@ def test_the_gradients_of_qlora_are_those_of_the_model_with_its_rounded_weights(
             p.copy_(functional.dequantize_4bit(q.data, q.quant_state) if "_proj" in name else q)
     gradients = []
     for model in (quantized, rounded):
-        list(score(model, [(s.pair.prompt_ids, s.pair.chosen_ids) for s in pairs]))
+        score(model, [(s.pair.prompt_ids, s.pair.chosen_ids) for s in pairs])
         torch.manual_seed(0)
         model = add_adapters(training.prepared(model, config), config)
         losses = training.pair_losses(model, pairs, config.beta, config.alpha, config.dpo_weight)

@@ -4,6 +4,7 @@ A checkpoint holds the trained weights and AdamW's two moments, each rank's part
 through `torch.distributed.checkpoint`: a training may go on in another layout than it began with.
 """
 
+import copy
 import warnings
 from functools import partial
 from pathlib import Path
@@ -152,9 +153,7 @@ def _write_parts(model: PreTrainedModel, folder: Path, dtype: torch.dtype, ranks
 
 
 def _write_configs(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
-    config = type(model.config).from_dict(
-        {k: v for k, v in model.config.to_dict().items() if k != "distributed_config"}
-    )
+    config = copy.deepcopy(model.config)
     name = type(model).__name__.removeprefix("FSDP")  # FSDP2 makes a class of its own of the model's
     config.use_cache, config.dtype, config.architectures = True, dtype, [name]
     config.save_pretrained(folder)

@@ -59,15 +59,11 @@ def load_model(
             path, path, dtype=getattr(torch, dtype), attn_implementation=attention, distributed_config=distributed,
             **(_four_bits(dtype) if four_bit else {}),
         )  # fmt: skip
-    if distributed:
-        from irpo_lib.models.parallel import share_tied_pieces
-
-        share_tied_pieces(model)
-    elif four_bit:
+    if four_bit:
         for module in model.modules():  # else, scored on a CPU, they are packed into a form without a backward pass
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
-    else:
+    elif not distributed:
         model.to(device())
     return model.eval()
 

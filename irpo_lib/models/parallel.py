@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
@@ -37,15 +38,6 @@ class Ranks:
     rank: int = 0
 
     @property
-    def data_rank(self) -> int:
-        """Ranks of a tensor-parallel group are neighbours, so that they share a node."""
-        return self.rank // self.layout.tp
-
-    @property
-    def data_ranks(self) -> int:
-        return self.layout.data_ranks
-
-    @property
     def is_main(self) -> bool:
         return self.rank == 0
 
@@ -55,8 +47,11 @@ class Ranks:
         return self.layout.fsdp > 1 or self.layout.tp > 1
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This data rank's part of what all data ranks do together."""
-        return items[self.data_rank :: self.data_ranks]
+        """This data rank's part of what all data ranks do together.
+
+        Ranks of a tensor-parallel group are neighbours, so that they share a node, and have the same part.
+        """
+        return items[self.rank // self.layout.tp :: self.layout.data_ranks]
 
 
 def join(config: Config) -> Ranks:
@@ -120,8 +115,6 @@ def share_tied_pieces(model: PreTrainedModel) -> None:
     transformers ties them after FSDP2 has cut up both. Where the rows do not divide evenly, FSDP2 then pads a copy for
     each on its first use, of which the optimiser updates one, and the model goes on with an old half of the other.
     """
-    from torch.distributed.fsdp import FSDPModule
-
     seen: dict[int, Any] = {}
     for module in model.modules():
         group = module._get_fsdp_state()._fsdp_param_group if isinstance(module, FSDPModule) else None
@@ -137,8 +130,6 @@ def share_tied_pieces(model: PreTrainedModel) -> None:
 
 def let_go(model: PreTrainedModel) -> None:
     """FSDP2 keeps what a forward pass has put together last until a backward pass: cuts it up again without one."""
-    from torch.distributed.fsdp import FSDPModule
-
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -159,28 +150,24 @@ def by_kind(parameters: Sequence[torch.nn.Parameter]) -> list[list[torch.nn.Para
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter], ranks: Ranks) -> None:
     """Sums over data ranks. FSDP2 takes the mean in its backward pass; whole copies are summed here."""
-    for p in parameters:
-        if p.grad is None:
-            continue
+    for gradient in (p.grad for p in parameters if p.grad is not None):
         if ranks.sharded:
-            p.grad.mul_(ranks.layout.fsdp)
+            gradient.mul_(ranks.layout.fsdp)
         elif ranks.layout.ddp > 1:
-            dist.all_reduce(p.grad)
+            dist.all_reduce(gradient)
 
 
 def clip_gradients(parameters: Sequence[torch.nn.Parameter], longest: float, ranks: Ranks) -> float:
     """Scales the gradient of all parameters to the length `longest` where it is longer; returns its length.
 
-    torch's own cannot mix parameters that are cut up over different meshes, as tensor parallelism makes them.
+    torch's own norm cannot mix parameters that are cut up over different meshes, as tensor parallelism makes them.
     """
     if not ranks.sharded:
         return torch.nn.utils.clip_grad_norm_(parameters, longest).item()
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    squares = [whole(torch.linalg.vector_norm(g, dtype=torch.float32)).square() for g in gradients]
-    norm = torch.stack(squares).sum().sqrt()
-    scale = (longest / (norm + 1e-6)).clamp(max=1.0)
-    for g in gradients:
-        (g.to_local() if isinstance(g, DTensor) else g).mul_(scale)
+    norms = [whole(torch.linalg.vector_norm(p.grad, dtype=torch.float32)) for p in parameters if p.grad is not None]
+    norm = torch.stack(norms).square().sum().sqrt()
+    # One by one: all at once it cannot take plain tensors and DTensors together.
+    torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm, foreach=False)
     return norm.item()
 
 
@@ -190,7 +177,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def sum_over_data_ranks(values: dict[str, float], ranks: Ranks) -> dict[str, float]:
-    if ranks.data_ranks == 1 or not values:
+    if ranks.layout.data_ranks == 1 or not values:
         return values
     numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=device())
     dist.all_reduce(numbers)

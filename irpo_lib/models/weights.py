@@ -17,7 +17,7 @@ from irpo_lib.config import Config
 from irpo_lib.fast.predict import choose_path
 from irpo_lib.fast.tree_attention import NAME as PREFIX_TREE
 from irpo_lib.models.load import load_model
-from irpo_lib.models.parallel import distributed_config
+from irpo_lib.models.parallel import distributed_config, share_tied_pieces
 
 
 def load_for_training(name: str, config: Config) -> PreTrainedModel:
@@ -25,6 +25,7 @@ def load_for_training(name: str, config: Config) -> PreTrainedModel:
     dtype = config.dtype if config.lora_rank else "float32"
     attention = "sdpa" if config.attention == PREFIX_TREE else config.attention
     model = load_model(name, dtype, attention, distributed_config(config), config.lora_quantized)
+    share_tied_pieces(model)
     return choose_path(model, config.attention)
 
 

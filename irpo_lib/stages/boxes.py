@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from irpo_lib.config import Config
-from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, majority_answers, sampled_accuracy
+from irpo_lib.evaluation import greedy_accuracy, majority_accuracy, sampled_accuracy, votes
 from irpo_lib.pairs import gold_pairs, kept_pairs
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.rewards import rewarded
@@ -78,12 +78,12 @@ def pair_stage(folder: Path, config: Config, sources: Sequence[Path], gold: Gold
     """D_pairs of a `reward` stage's completions; of several, the newest first, each paired for itself (replay)."""
 
     def work(folder: Path) -> dict[str, Any]:
-        c, gold_ids = config, gold() if config.gold_in_winners else {}
-        limits = (gold_ids, c.pairs_per_problem, c.max_length, c.max_pairs, c.seed)
-        pairs, counts = zip(*(kept_pairs(partial(by_problem, source), *limits) for source in sources), strict=True)
+        gold_ids = gold() if config.gold_in_winners else {}
+        kept = [kept_pairs(partial(by_problem, source), gold_ids, config) for source in sources]
+        pairs, counts = zip(*kept, strict=True)
         write_records(folder / "pairs.parquet", chain.from_iterable(pairs))
-        replayed = {"replayed": sum(counted.pairs for counted in counts[1:])} if len(sources) > 1 else {}
-        return asdict(counts[0]) | replayed
+        replayed = {"replayed": sum(counted["pairs"] for counted in counts[1:])} if len(sources) > 1 else {}
+        return dict(counts[0]) | replayed
 
     settings = config.only("pairs_per_problem", "gold_in_winners", "max_length", "max_pairs", "seed")
     inputs = {f"reward{i or ''}": stage_hash(s) for i, s in enumerate(sources)}
@@ -174,9 +174,7 @@ def evaluate_stage(
             some = problems[: config.majority_problems]
             drawn = ask(folder / "majority", problems=some, n=config.majority_samples,
                         temperature=config.majority_temperature, what="vote")  # fmt: skip
-            votes = majority_answers(drawn, some)
-            voted = [(p.id, votes[p.id], task.is_correct(votes[p.id], p)) for p in some]
-            write_outcomes(folder / "majority.csv", voted)
+            write_outcomes(folder / "majority.csv", votes(drawn, some, task))
             summary["majority"] = asdict(majority_accuracy(drawn, some, task))
             summary["sampled"] = sampled_accuracy(drawn)
         write_json(folder / "summary.json", summary)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irpo_lib.config import Config
+from irpo_lib.evaluation import Outcome
 from irpo_lib.records import Completion, Problem
 from irpo_lib.rewards import rewarded
 from irpo_lib.stages.parquet import stream
@@ -47,8 +48,8 @@ def answers(launch: Launch, folder: Path, config: Config, problems: list[Problem
     return [replace(c, prompt_ids=[], token_ids=[], text="") for c in completions]
 
 
-def write_outcomes(path: Path, outcomes: Sequence[tuple[str, str | None, float]]) -> None:
-    """(problem id, answer, reward) of each problem → a CSV."""
+def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """What became of each problem → a CSV."""
     import pandas as pd  # takes time, which `irpo run --dry-run` has no use for
 
     table = pd.DataFrame(outcomes, columns=["problem_id", "answer", "right"]).astype({"right": float})
