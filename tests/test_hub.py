@@ -86,7 +86,7 @@ def root(tiny_model, tmp_path_factory) -> Path:
     splits = {
         gsm8k: {"main": {"train": GSM8K, "test": GSM8K[:2]}},
         arc: {part: {"train": ARC, "validation": ARC, "test": ARC} for part in ("ARC-Easy", "ARC-Challenge")},
-        math: {subject: {"train": MATH, "test": MATH[1:]} for subject in math.SOURCE.splits["train"].configs},
+        math: {subject: {"train": MATH, "test": MATH[1:]} for subject in math.SOURCE.splits["train"]["configs"]},
     }
     for task, tables in splits.items():
         write_dataset(folder / "datasets" / task.SOURCE.hub, tables)

@@ -30,7 +30,7 @@ ARC = [
     {"id": "b", "question": {"stem": "How?", "choices": [{"text": "xyz"[i], "label": "123"[i]} for i in range(3)]},
      "answerKey": "3"},
 ]  # fmt: skip
-SUBJECTS = math.SOURCE.splits["train"].configs
+SUBJECTS = math.SOURCE.splits["train"]["configs"]
 
 
 def math_row(n: int, answer: str | None = None) -> dict:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from irpo_lib.fast.prefix_tree import build_tree, shared_length
 from irpo_lib.fast.tree_attention import tree_mask
@@ -33,20 +34,15 @@ class Batch:
 
 def row_batch(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
     """Each sequence in a row of its own."""
-    read = [[*prompt, *response][:-1] for prompt, response in sequences]  # nothing is predicted behind the last token
-    width = max(map(len, read))
-    input_ids = torch.zeros(len(read), width, dtype=torch.long)
-    places: list[int] = []
-    targets: list[int] = []
-    for row, (tokens, (prompt, response)) in enumerate(zip(read, sequences, strict=True)):
-        input_ids[row, : len(tokens)] = torch.tensor(tokens)
-        places += range(row * width + len(prompt) - 1, row * width + len(tokens))
-        targets += response
+    # Nothing is predicted behind the last token.
+    input_ids = pad_sequence([torch.tensor([*p, *r][:-1]) for p, r in sequences], batch_first=True).to(device)
+    rows = torch.arange(input_ids.numel(), device=device).view_as(input_ids)
+    lengths = [len(response) for _, response in sequences]
+    places = [row[len(p) - 1 :][:n] for row, (p, _), n in zip(rows, sequences, lengths, strict=True)]
+    targets = torch.tensor([token for _, response in sequences for token in response], device=device)
     return Batch(
-        {"input_ids": input_ids.to(device)}, torch.tensor(places, device=device),
-        torch.tensor(targets, device=device), torch.arange(len(targets), device=device),
-        [len(response) for _, response in sequences],
-    )  # fmt: skip
+        {"input_ids": input_ids}, torch.cat(places), targets, torch.arange(len(targets), device=device), lengths
+    )
 
 
 def tree_batch(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:

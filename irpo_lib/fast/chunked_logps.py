@@ -46,10 +46,9 @@ def logps_instead_of_logits(head: torch.nn.Linear, places: torch.Tensor, targets
 
 def can_be_replaced(head: Any) -> bool:
     """A head that is a matrix, and whole where it is computed: tensor parallelism cuts up the vocabulary."""
-    if type(head) is not torch.nn.Linear:
-        return False
-    weight = head.weight
-    return not (isinstance(weight, DTensor) and "tp" in (weight.device_mesh.mesh_dim_names or ()))
+    weight = getattr(head, "weight", None)
+    cut = isinstance(weight, DTensor) and "tp" in (weight.device_mesh.mesh_dim_names or ())
+    return type(head) is torch.nn.Linear and not cut
 
 
 class ChunkedLogps(torch.autograd.Function):
@@ -90,17 +89,11 @@ class ChunkedLogps(torch.autograd.Function):
                 few.copy_(of_logits)
             if needs_hidden:
                 grad_hidden[some] = logits @ weight
-            if needs_weight:
-                _add_product(grad_weight, logits.T, hidden[some])
+            if needs_weight and logits.dtype == grad_weight.dtype:
+                grad_weight.addmm_(logits.T, hidden[some])
+            elif needs_weight:
+                grad_weight += logits.T @ hidden[some]
         return grad_hidden, grad_weight, grad_bias, None  # autograd turns each into the type of what it belongs to
-
-
-def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """total += a b, in place where the types allow it."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b
 
 
 def rows_of_a_chunk(vocabulary: int) -> int:

@@ -4,15 +4,14 @@
 whether a model can have it.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cache
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.utils import logging
 
 from irpo_lib.fast.shared_attention import NAME, NotShared, Part, Rows, SharedCache, at_least_float32
 
@@ -21,7 +20,7 @@ PREFILL = 4096
 #: A prefix of all prompts that is shorter is left to each of them: a part of its own costs time at every step.
 LEAST_PREFIX = 32
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 
 @contextmanager
@@ -30,14 +29,9 @@ def opened(model: PreTrainedModel, prompts: Sequence[list[int]], most: int) -> I
     reason = _why_not_shared(model, prompts, most)
     how = f"each sample has a copy of its prompt's keys, since {reason}"
     how = how if reason else "samples share their prompt's keys"
-    _say(f"{type(model).__name__}: {how}")
+    logger.info_once(f"{type(model).__name__}: {how}")
     with nullcontext() if reason else _shared_attention(model):
         yield None if reason else Shared(model, prompts)
-
-
-@cache
-def _say(what: str) -> None:
-    logger.info(what)
 
 
 @contextmanager
@@ -110,17 +104,12 @@ class Shared:
         positions = torch.arange(self.prefix, self.prefix + width, device=ids.device).expand_as(ids)
         rows = Rows(self._above(len(texts)), len(texts), width)
         for some, at in zip(ids.split(columns, 1), positions.split(columns, 1), strict=True):
-            self._forward([rows], some, at)
+            self.logits([rows], some, at)
         return rows.as_part(lengths, torch.arange(len(texts), device=ids.device).repeat_interleave(n))
 
     def logits(self, together: Sequence[Rows], tokens: Tensor, positions: Tensor) -> Tensor:
-        """Of the token behind each row's newest, [rows] → [rows, vocabulary] in float32 at least."""
-        return self._forward(together, tokens[:, None], positions[:, None])
-
-    def _forward(self, together: Sequence[Rows], input_ids: Tensor, position_ids: Tensor) -> Tensor:
-        """Logits behind the last column, [rows, vocabulary], in float32 at least."""
+        """Behind each row's newest token or tokens, [rows] or [rows, new] → [rows, vocabulary], at least float32."""
         past = SharedCache(together, self.layers)
-        out = self.model(
-            input_ids=input_ids, position_ids=position_ids, past_key_values=past, use_cache=True, logits_to_keep=1
-        )
+        ids, at = (x.reshape(len(x), -1) for x in (tokens, positions))
+        out = self.model(input_ids=ids, position_ids=at, past_key_values=past, use_cache=True, logits_to_keep=1)
         return out.logits[:, -1].to(at_least_float32(out.logits))

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 from irpo_lib.fast.batches import Batch, Tokens, row_batch, tree_batch
 from irpo_lib.fast.chunked_logps import can_be_replaced, logps_instead_of_logits
 from irpo_lib.fast.tree_attention import NAME as PREFIX_TREE
-from irpo_lib.fast.tree_attention import UnsupportedAttention
 from irpo_lib.models.parallel import let_go
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def _why_no_tree(model: PreTrainedModel, sequences: Sequence[Tokens]) -> str:
     try:
         model.set_attn_implementation(PREFIX_TREE)
         found = predicted_logps(model, batch)[batch.of_response]
-    except (UnsupportedAttention, ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         return " ".join(str(error).split())
     difference = (found - expected).abs().max().item()
     return "" if difference <= SAME[model.dtype] else f"their log-probs would be off by {difference:.2g} nats"

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -31,11 +32,7 @@ NAME = "prefix_tree"
 FOREIGN = ("sliding_window", "softcap", "s_aux", "position_bias")
 
 
-class UnsupportedAttention(ValueError):
-    """The model's attention is not the plain one."""
-
-
-def tree_mask(tree: PrefixTree, device: torch.device) -> torch.Tensor | BlockMask:
+def tree_mask(tree: PrefixTree, device: torch.device) -> Tensor | BlockMask:
     """What a model gets as its attention mask for a tree's row."""
     if device.type == "cuda":
         return block_mask(tree, device)
@@ -53,30 +50,27 @@ def block_mask(tree: PrefixTree, device: torch.device) -> BlockMask:
     return create_block_mask(sees, None, None, len(lasts), len(lasts), device=str(device))
 
 
-def tree_attention(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any,
-    dropout: float = 0.0, scaling: float | None = None, **others: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
+def tree_attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any):
     """Queries [1, heads, T, d], keys and values [1, kv heads, T, d] → [1, T, heads, d].
 
     Raises:
-        UnsupportedAttention: the model wants dropout, a window or the like.
+        ValueError: the model wants dropout, a window or the like.
     """
     flex = isinstance(attention_mask, BlockMask)
     if not flex and (attention_mask is None or attention_mask.dtype != torch.int64):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
-    foreign = [name for name in FOREIGN if others.get(name) is not None] + ["dropout"] * bool(dropout)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    foreign = [name for name in FOREIGN if options.get(name) is not None]
+    foreign += ["dropout"] * bool(options.get("dropout"))
     if foreign:
-        raise UnsupportedAttention(f"its attention has {' and '.join(foreign)}")
+        raise ValueError(f"its attention has {' and '.join(foreign)}")
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if not flex:
         by_token = (x[0].transpose(0, 1) for x in (query, key, value))
-        return TreeAttention.apply(*by_token, attention_mask.numpy().tobytes(), scale)[None], None
+        return TreeAttention.apply(*by_token, attention_mask.numpy().tobytes(), options.get("scaling"))[None], None
     attend = _compiled() if query.is_cuda else flex_attention
-    out = attend(query, key, value, block_mask=attention_mask, scale=scale, enable_gqa=True)
+    out = attend(query, key, value, block_mask=attention_mask, scale=options.get("scaling"), enable_gqa=True)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -93,16 +87,16 @@ class Blocks:
     [n, 1, 1, k] is minus infinity at keys that are not (a causal block needs none: they stand behind its queries).
     """
 
-    queries: torch.Tensor
-    keys: torch.Tensor
-    real: torch.Tensor
-    hidden: torch.Tensor | None
+    queries: Tensor
+    keys: Tensor
+    real: Tensor
+    hidden: Tensor | None
 
-    def gathered(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
+    def gathered(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         """[T, heads, d] each → what the blocks have of them, [n, heads, q or k, d]."""
         return [_gather(query, self.queries), _gather(key, self.keys), _gather(value, self.keys)]
 
-    def options(self, dtype: torch.dtype, scale: float) -> dict[str, Any]:
+    def options(self, dtype: torch.dtype, scale: float | None) -> dict[str, Any]:
         """What torch's flash attention has to know beside queries, keys and values."""
         mask = None if self.hidden is None else self.hidden.to(dtype)
         return {"dropout_p": 0.0, "is_causal": mask is None, "attn_mask": mask, "scale": scale}
@@ -119,9 +113,9 @@ def plan_blocks(nodes: bytes) -> list[Blocks]:
     for start, end, last in np.frombuffer(nodes, dtype=np.int64).reshape(-1, 3).tolist():
         while above and start >= above[-1]:
             above.pop()
-        alike[-1, _size(end - start), 0].append((start, end, start, end))
+        alike[-1, _size(end - start), 0].append(((start, end), (start, end)))
         if last > end:
-            alike[len(above), _size(last - end), _size(end - start)].append((end, last, start, end))
+            alike[len(above), _size(last - end), _size(end - start)].append(((end, last), (start, end)))
             above.append(last)
     return [_filled_up(some, causal=depth < 0) for (depth, _, _), some in sorted(alike.items())]
 
@@ -130,15 +124,15 @@ def _size(length: int) -> int:
     return math.ceil(math.log(length, 1.25))
 
 
-def _filled_up(some: list[tuple[int, int, int, int]], causal: bool) -> Blocks:
-    q, k = (torch.tensor([ranges[i : i + 2] for ranges in some]) for i in (0, 2))
+def _filled_up(some: list[tuple[tuple[int, int], tuple[int, int]]], causal: bool) -> Blocks:
+    """One call's blocks, of which each is a range of queries and one of keys."""
 
-    def places(ranges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def places(ranges: Tensor) -> tuple[Tensor, Tensor]:
         lengths = ranges[:, 1] - ranges[:, 0]
         steps = torch.arange(int(lengths.max()))
         return torch.minimum(ranges[:, :1] + steps, ranges[:, 1:] - 1), steps < lengths[:, None]
 
-    (queries, real), (keys, there) = places(q), places(k)
+    (queries, real), (keys, there) = (places(torch.tensor(ranges)) for ranges in zip(*some, strict=True))
     hidden = None if causal else torch.zeros(there.shape).masked_fill_(~there, -torch.inf)[:, None, None]
     return Blocks(queries, keys, real, hidden)
 
@@ -185,7 +179,7 @@ class TreeAttention(torch.autograd.Function):
         return *(g.to(narrow) for g in grads), None, None
 
 
-def _gather(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def _gather(states: Tensor, places: Tensor) -> Tensor:
     """[T, heads, d] at places [n, length] → [n, heads, length, d]."""
     return states[places].transpose(1, 2)
 

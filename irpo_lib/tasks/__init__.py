@@ -7,7 +7,7 @@ in `numbers`, `letters` and `math_answers`; the mini tasks share them with the r
 import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import isfinite
 from numbers import Real
 from pathlib import Path
@@ -129,14 +129,10 @@ def get_task(name: str, path: str | None = None) -> Task:
     return TASKS[name](path)
 
 
+@lru_cache  # its problems are made once
 def _reasoning_gym(generator: str, path: str | None) -> Task:
-    reasoning_gym.datasets(generator, path)  # raises before any work where it cannot be made
-    return Task(
-        f"reasoning_gym:{generator}",
-        partial(reasoning_gym.read, name=generator, path=path),
-        gsm8k.prompt,
-        reward=partial(reasoning_gym.reward, name=generator, path=path),
-    )
+    made = reasoning_gym.Generator(generator, path)
+    return Task(f"reasoning_gym:{generator}", made.read, gsm8k.prompt, reward=made.reward)
 
 
 def _task_of_file(path: Path) -> Task:

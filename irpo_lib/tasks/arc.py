@@ -5,21 +5,12 @@ from typing import Any
 from irpo_lib.records import Problem
 from irpo_lib.tasks.answers import LETTERS
 from irpo_lib.tasks.jsonl import Row
-from irpo_lib.tasks.prompts import ask
-from irpo_lib.tasks.sources import read_rows, read_source, tell_count
+from irpo_lib.tasks.sources import read_source
 from irpo_lib.terminal.errors import UserError
 
-SOURCE = read_source("arc")
 
-
-def read(split: str, path: str | None) -> list[Problem]:
-    problems = [problem(row) for row in read_rows(SOURCE, split, path)]
-    tell_count(SOURCE, split, len(problems))
-    return problems
-
-
-def problem(row: Row) -> Problem:
-    """One item; labels 1, 2, … become letters, in the options and in the answer.
+def problem(row: Row, name: str = "") -> Problem:
+    """One item, by its own id; labels 1, 2, … become letters, in the options and in the answer.
 
     Raises:
         UserError: options are missing, or the answer is none of their labels.
@@ -46,10 +37,5 @@ def _options(choices: Any) -> tuple[list[str], list[str]]:
     return [c["label"] for c in choices], [c["text"] for c in choices]
 
 
-def prompt(problem: Problem) -> str:
-    """Appendix B.1."""
-    return (
-        "Your task is to answer the question below. Give step by step reasoning before you answer, and when you’re "
-        'ready to answer, conclude using the format "Final answer: (insert letter here)"\n'
-        f"{ask(problem.question, problem.choices)}"
-    )
+SOURCE = read_source("arc", problem)
+read, prompt = SOURCE.read, SOURCE.prompt

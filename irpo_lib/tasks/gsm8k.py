@@ -5,20 +5,11 @@ import re
 from irpo_lib.records import Problem
 from irpo_lib.tasks.jsonl import Row
 from irpo_lib.tasks.numbers import number
-from irpo_lib.tasks.prompts import ask
-from irpo_lib.tasks.sources import read_rows, read_source, tell_count
+from irpo_lib.tasks.sources import read_source
 from irpo_lib.terminal.errors import UserError
 
-SOURCE = read_source("gsm8k")
 #: Its calculator annotations, which are left out: "48/2 = <<48/2=24>>24" → "48/2 = 24".
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
-
-
-def read(split: str, path: str | None) -> list[Problem]:
-    """A split from files or the hub; the 1,000 held-out problems of § 3.1 are the last of "train" (key `held_out`)."""
-    problems = [problem(row, f"{split}-{n}") for n, row in enumerate(read_rows(SOURCE, split, path), start=1)]
-    tell_count(SOURCE, split, len(problems))
-    return problems
 
 
 def problem(row: Row, name: str) -> Problem:
@@ -32,9 +23,6 @@ def problem(row: Row, name: str) -> Problem:
     return Problem(name, str(fields["question"]), gold, text)
 
 
-def prompt(problem: Problem) -> str:
-    """Appendix B.1."""
-    return (
-        "Your task is to answer the question below. Give step by step reasoning before you answer, and when you’re "
-        f'ready to answer, please use the format "Final answer: ..."\n{ask(problem.question)}'
-    )
+#: The 1,000 held-out problems of § 3.1 are the last of "train" (key `held_out`).
+SOURCE = read_source("gsm8k", problem)
+read, prompt = SOURCE.read, SOURCE.prompt

@@ -8,8 +8,10 @@ value.
 
 import re
 from collections import deque
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,10 @@ def _with_parts(pattern: str) -> str:
 
 
 #: (what the rule does, before, after, pattern, replacement), in the order in which they are applied.
-RULES: list[tuple[str, str, str, str, Any]] = [
-    (name, before, after, _with_parts(pattern), _FUNCTIONS.get(name, replacement))
+RULES: list[tuple[str, str, str, re.Pattern, Any]] = [
+    (name, before, after, re.compile(_with_parts(pattern)), _FUNCTIONS.get(name, replacement))
     for name, before, after, pattern, replacement in _DATA["rules"]
 ]
-_COMPILED = [(re.compile(pattern), replacement) for _, _, _, pattern, replacement in RULES]
 _MIXED = re.compile(r"(-?)(?:(\d+)(?=\\))?\\frac\{(-?\d+)\}\{(-?\d+)\}", re.ASCII)
 #: Of these brackets the inside is looked at; what is not enclosed as a whole counts as inside.
 _ENCLOSED = re.compile(r"((?:[(\[]|\\\{)?)([^()\[\]]*?)((?:[)\]]|\\\})?)")
@@ -59,7 +60,7 @@ def normalise(answer: str) -> str | None:
     if len(answer) > LONGEST:
         return None
     text = answer.translate(_CHARACTERS).strip()
-    for pattern, replacement in _COMPILED:
+    for _, _, _, pattern, replacement in RULES:
         text = pattern.sub(replacement, text)
     if _WORD.fullmatch(text):
         text = text.lower()
@@ -95,14 +96,14 @@ def _number(text: str) -> str:
 
 def _split(text: str) -> list[str]:
     """At the commas that stand in no bracket."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
+    depths = _depths(text, "([{", ")]}")
+    commas = [i for i, (c, depth) in enumerate(zip(text, depths, strict=True)) if c == "," and depth == 0]
+    return [text[before + 1 : comma] for before, comma in pairwise([-1, *commas, len(text)])]
+
+
+def _depths(text: str, opening: str, closing: str) -> Iterator[int]:
+    """How many brackets are open behind each character."""
+    return accumulate((c in opening) - (c in closing) for c in text)
 
 
 def boxed(answer: str, gold: str = "") -> str | None:
@@ -128,9 +129,5 @@ def last_boxed(text: str) -> str | None:
     begin = last[0].end()
     if text[begin : begin + 1] != "{":
         return text[begin:].partition("$")[0].split(" ")[0] or None
-    depth = 0
-    for i in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[begin + 1 : i]
-    return None
+    end = next((i for i, depth in enumerate(_depths(text[begin:], "{", "}"), begin) if depth == 0), None)
+    return None if end is None else text[begin + 1 : end]

@@ -1,6 +1,6 @@
-"""Where a real task's rows come from: files in their published formats, or the hub by name and revision."""
+"""Where a real task's problems come from: files in their published formats, or the hub by name and revision."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,55 +8,62 @@ from typing import Any
 
 import yaml
 
+from irpo_lib.records import Problem
 from irpo_lib.tasks.jsonl import Row, read_lines, read_object, with_keys
+from irpo_lib.tasks.prompts import ask
 from irpo_lib.terminal.errors import UserError, first_sentence
 
-
-@dataclass(frozen=True)
-class Split:
-    """A split of a published dataset: its name on the hub, its parts, and how many rows were published."""
-
-    hub: str
-    configs: list[str]
-    rows: int
+#: Makes a problem of a row, and of a name for it: its split and number. None where the row has an empty answer.
+OfRow = Callable[[Row, str], Problem | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A published dataset; each attribute is explained in `sources.yaml`. `task` is its task's name."""
+    """A published dataset: its task's name, how a row becomes a problem, and what `sources.yaml` says and explains."""
 
     task: str
+    of_row: OfRow
     hub: str
     revision: str
+    instruction: str
     keys: list[str]
     layouts: list[str]
-    splits: dict[str, Split]
+    splits: dict[str, dict[str, Any]]
+
+    def read(self, split: str, path: str | None) -> list[Problem]:
+        """The problems of a split, `path` as in `of_rows`; those with an empty answer are left out and counted."""
+        found = self.of_rows(split, path)
+        tell_count(self, split, len(found))
+        if empty := found.count(None):
+            print(f"task {self.task}, split '{split}': {empty} problems with an empty answer are left out")
+        return [p for p in found if p is not None]
+
+    def of_rows(self, split: str, path: str | None) -> list[Problem | None]:
+        """A problem for each row; None where its answer is empty.
+
+        Args:
+            split: "train", "dev" or "test".
+            path: A file with the split's rows, or a folder in one of the published layouts; None reads from the hub.
+
+        Raises:
+            UserError: the task has no such split, files are missing or malformed, the hub cannot be reached.
+        """
+        if split not in self.splits:
+            raise UserError(f"task {self.task} has no split '{split}', only {', '.join(self.splits)}")
+        if path is None:
+            rows = _hub_rows(self, split)
+        else:
+            rows = (row for file in _find(self, split, Path(path)) for row in _file_rows(file))
+        return [self.of_row(row, f"{split}-{n}") for n, row in enumerate(with_keys(rows, self.keys), start=1)]
+
+    def prompt(self, problem: Problem, solved: Iterable[tuple[str, str]] = ()) -> str:
+        """Appendix B.1: the instruction, examples that are solved (question, solution), and the question."""
+        return f"{self.instruction}\n{ask(problem.question, problem.choices, solved)}"
 
 
-def read_source(task: str) -> Source:
-    fields = yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf8"))[task]
-    splits = {name: Split(**split) for name, split in fields["splits"].items()}
-    return Source(task, **fields | {"splits": splits})
-
-
-def read_rows(source: Source, split: str, path: str | None) -> Iterator[Row]:
-    """Yields (where, row) of a split.
-
-    Args:
-        source: The published dataset.
-        split: "train", "dev" or "test".
-        path: A file with the split's rows, or a folder in one of the published layouts; None reads from the hub.
-
-    Raises:
-        UserError: the task has no such split, files are missing or malformed, the hub cannot be reached.
-    """
-    if split not in source.splits:
-        raise UserError(f"task {source.task} has no split '{split}', only {', '.join(source.splits)}")
-    if path is None:
-        rows = _hub_rows(source, split)
-    else:
-        rows = (row for file in _find(source, split, Path(path)) for row in _file_rows(file))
-    yield from with_keys(rows, source.keys)
+def read_source(task: str, of_row: OfRow) -> Source:
+    text = Path(__file__).with_name("sources.yaml").read_text(encoding="utf8")
+    return Source(task, of_row, **yaml.safe_load(text)[task])
 
 
 def _find(source: Source, split: str, path: Path) -> list[Path]:
@@ -76,8 +83,8 @@ def _find(source: Source, split: str, path: Path) -> list[Path]:
 
 def _patterns(source: Source, split: str, layout: str) -> list[str]:
     """The different file patterns of a layout."""
-    names = {"split": split, "Split": split.capitalize(), "hub_split": source.splits[split].hub}
-    configs = source.splits[split].configs
+    names = {"split": split, "Split": split.capitalize(), "hub_split": source.splits[split]["hub"]}
+    configs = source.splits[split]["configs"]
     patterns = [layout.format(config=c, name=c.lower().replace("-", "_"), **names) for c in configs]
     return list(dict.fromkeys(patterns))
 
@@ -99,9 +106,9 @@ def _hub_rows(source: Source, split: str) -> Iterator[Row]:
 
     disable_progress_bars()
     published = source.splits[split]
-    for config in published.configs:
+    for config in published["configs"]:
         try:
-            table: Any = load_dataset(source.hub, config, split=published.hub, revision=source.revision)
+            table: Any = load_dataset(source.hub, config, split=published["hub"], revision=source.revision)
         except Exception as error:  # the hub's client raises many kinds
             raise UserError(
                 f"task {source.task}: {source.hub} ({config}) can be read neither from the hub nor from its cache: "
@@ -122,6 +129,6 @@ def _hub_rows(source: Source, split: str) -> Iterator[Row]:
 @lru_cache
 def tell_count(source: Source, split: str, found: int) -> None:
     """Says so, once, when a split has not as many problems as were published."""
-    published = source.splits[split].rows
+    published = source.splits[split]["rows"]
     if found != published:
         print(f"task {source.task}, split '{split}': {found:,} problems where the published one has {published:,}")
