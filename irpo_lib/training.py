@@ -8,6 +8,7 @@ gradient.
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from irpo_lib.config import Config, derive_seed
+from irpo_lib.config import Config, Parallel, derive_seed
 from irpo_lib.loss import pair_losses
 from irpo_lib.models import checkpoints
 from irpo_lib.models.load import load_tokenizer
@@ -25,6 +26,7 @@ from irpo_lib.models.parallel import (
     check_layout,
     clip_gradients,
     join,
+    let_go,
     sum_gradients,
     sum_over_data_ranks,
 )
@@ -39,6 +41,8 @@ from irpo_lib.terminal.progress import Progress, quiet
 MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 2.0, "float16": 0.5}
 #: § 3.1 does not say; the length above which a gradient is scaled down.
 MAX_GRADIENT = 1.0
+#: Where no other process takes part.
+ONE_PROCESS = Ranks(Parallel())
 
 
 def train(
@@ -47,15 +51,15 @@ def train(
 ) -> None:  # fmt: skip
     """The next model, `folder/model`, and what was logged; counts go to `folder/counts.json`."""
     ranks = join(config)
-    engine = fit if config.training_engine == "irpo" else import_module("irpo_lib.engines.trl").fit
+    trainer = Trainer if config.training_engine == "irpo" else import_module("irpo_lib.engines.trl").Trainer
     with sole_writer(folder, ranks.is_main), quiet(not ranks.is_main):
         loaded = load_for_training(model, config)
         check_layout(loaded, ranks)
-        counts = engine(
+        counts = trainer(
             loaded, load_tokenizer(model), scored_pairs(pairs, reference, without), config, steps,
             derive_seed(config.seed, "train", iteration), folder, keep_checkpoints,
             [ProbeItem(**item) for item in followed], ranks,
-        )  # fmt: skip
+        ).fit()  # fmt: skip
         if ranks.is_main:
             write_json(folder / "counts.json", counts)
 
@@ -86,6 +90,7 @@ class Loop:
     def __init__(self, model: PreTrainedModel, config: Config, ranks: Ranks, steps: int | None = None):
         self.model, self.config, self.ranks = model, config, ranks
         self.steps = steps or config.max_steps
+        let_go(model)  # the optimiser takes a model's pieces, which a forward pass before this may have put together
         self.trained = [p for p in model.parameters() if p.requires_grad]
         groups = [{"params": some} for some in by_kind(self.trained)]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
@@ -167,58 +172,68 @@ def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], conf
         )
 
 
-def fit(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[ScoredPair],
-    config: Config,
-    steps: int,
-    seed: int,
-    folder: Path,
-    keep_checkpoints: bool = False,
-    followed: Sequence[ProbeItem] = (),
-    ranks: Ranks | None = None,
-) -> dict[str, Any]:
+@dataclass
+class Trainer:
     """Trains a model in place and writes `folder/model` and `folder/log.csv`; goes on where a killed run stopped.
 
-    Every process of the layout calls this with the same arguments. `keep_checkpoints` keeps all of them, and writes
-    the model of each as `folder/model-STEP`. `followed` are responses whose log-probs are looked at on the way.
-
-    Returns:
-        The counts of the stage: pairs, steps, last loss.
+    Every process of the layout has the same one. `keep_checkpoints` keeps all of them, and writes the model of each as
+    `folder/model-STEP`. `followed` are responses whose log-probs are looked at on the way.
     """
-    ranks = ranks or Ranks(config.parallel)
-    order = training_order(len(pairs), steps * config.batch_size, seed)
-    torch.manual_seed(seed)
-    model = add_adapters(prepared(model, config), config)
-    loop, made = Loop(model, config, ranks, steps), folder / "checkpoints"
-    with full_disk_named(folder):
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    pairs: Sequence[ScoredPair]
+    config: Config
+    steps: int
+    seed: int
+    folder: Path
+    keep_checkpoints: bool = False
+    followed: Sequence[ProbeItem] = ()
+    ranks: Ranks = ONE_PROCESS
+
+    def fit(self) -> dict[str, Any]:
+        """Returns the counts of the stage: pairs, steps, last loss."""
+        c, made = self.config, self.folder / "checkpoints"
+        order = training_order(len(self.pairs), self.steps * c.batch_size, self.seed)
+        torch.manual_seed(self.seed)
+        self.model = add_adapters(prepared(self.model, c), c)
+        probe = LogProbe(self.followed, c, self.folder, self.ranks)
+        with full_disk_named(self.folder):
+            if checkpoints.newest_complete_checkpoint(made) is None:
+                if c.reference_model == "previous":
+                    check_step_zero(self.model.eval(), [self.pairs[i] for i in order[: c.micro_batch_size]], c)
+                probe.look(self.model, 0)
+            log = self.run(order, made, probe)
+            self.write("model")
+        if self.ranks.is_main:
+            checkpoints.write_log(self.folder / "log.csv", log)
+            if self.followed:
+                write_probe_tables(self.folder, c.beta)
+            if not self.keep_checkpoints:
+                remove(made)
+        counts = {"pairs": len(self.pairs), "steps": self.steps, "loss": round(log[-1]["loss"], 4)}
+        return counts | {"attention": self.model.config._attn_implementation}
+
+    def run(self, order: Sequence[int], made: Path, probe: LogProbe) -> list[dict[str, float]]:
+        """The steps, from the newest checkpoint in `made` on, with pairs in this order; returns the log of all."""
+        c, ranks, model = self.config, self.ranks, self.model.train()
+        loop = Loop(model, c, ranks, self.steps)
         loop.log = checkpoints.resume(made, model, loop.optimizer, ranks)
-        if not loop.log and config.reference_model == "previous":
-            check_step_zero(model, [pairs[i] for i in order[: config.micro_batch_size]], config)
-        probe = LogProbe(followed, config, folder, ranks)
-        with Progress(steps, "train", "steps") as progress:
+        with Progress(self.steps, "train", "steps") as progress:
             progress.skip(len(loop.log))
-            if not loop.log:
-                probe.look(model, 0)
-            while len(loop.log) < steps:
-                done = len(loop.log)
-                torch.manual_seed(seed + done)  # a model with dropout goes on after a kill as it would have without
-                loop.step([pairs[i] for i in order[done * config.batch_size : (done + 1) * config.batch_size]])
-                done += 1
-                if done == steps or (config.probe_every and done % config.probe_every == 0):
-                    probe.look(model, done)
-                if done == steps or done % config.checkpoint_every == 0:
-                    checkpoints.save(made, model, loop.optimizer, loop.log, ranks, keep=keep_checkpoints)
-                    if keep_checkpoints:
-                        checkpoints.write_model(model, tokenizer, folder / f"model-{done}", config, ranks)
+            for done in range(len(loop.log), self.steps):
+                torch.manual_seed(self.seed + done)  # a model with dropout goes on after a kill as without one
+                loop.step([self.pairs[i] for i in order[done * c.batch_size : (done + 1) * c.batch_size]])
+                step = done + 1
+                if step == self.steps or (c.probe_every and step % c.probe_every == 0):
+                    probe.look(model, step)
+                if step == self.steps or step % c.checkpoint_every == 0:
+                    checkpoints.save(made, model, loop.optimizer, loop.log, ranks, keep=self.keep_checkpoints)
+                    if self.keep_checkpoints:
+                        self.write(f"model-{step}")
                 progress.add(1)
-        checkpoints.write_model(model, tokenizer, folder / "model", config, ranks)
-    if ranks.is_main:
-        checkpoints.write_log(folder / "log.csv", loop.log)
-        if followed:
-            write_probe_tables(folder, config.beta)
-        if not keep_checkpoints:
-            remove(made)
-    counts = {"pairs": len(pairs), "steps": steps, "loss": round(loop.log[-1]["loss"], 4)}
-    return counts | {"attention": model.config._attn_implementation}
+        return loop.log
+
+    def write(self, name: str) -> None:
+        """The model as it is now, as `folder/name`."""
+        checkpoints.write_model(self.model, self.tokenizer, self.folder / name, self.config, self.ranks)

@@ -19,7 +19,7 @@ from irpo_lib.pairs import ScoredPair
 from irpo_lib.records import PreferencePair
 from irpo_lib.stages.store import hash_file, read_json, read_log, read_records
 from irpo_lib.terminal.errors import UserError
-from irpo_lib.training import fit
+from irpo_lib.training import Trainer
 
 #: Not in `make check`: whole grids of small runs.
 pytestmark = pytest.mark.slow
@@ -169,7 +169,7 @@ def test_the_nll_term_is_normalised_as_asked(small_config, tokenizer, tmp_path, 
         "batch": -sum(logps) / sum(lengths),
         "sum": -sum(logps) / 4,
     }
-    fit(model, tokenizer, pairs, config, 1, 0, tmp_path)
+    Trainer(model, tokenizer, pairs, config, 1, 0, tmp_path).fit()
     assert read_log(tmp_path / "log.csv")[0]["loss"] == pytest.approx(expected[mean], rel=1e-4)
 
 

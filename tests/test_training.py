@@ -45,7 +45,7 @@ def pairs(tiny_model):
 def train(engine: str, config, pairs, folder: Path, **options) -> list[dict[str, float]]:
     """Trains the tiny model and returns the log."""
     model, tokenizer = load_model(config.model, config.dtype), load_tokenizer(config.model)
-    counts = ENGINES[engine].fit(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options)
+    counts = ENGINES[engine].Trainer(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options).fit()
     assert counts["pairs"] == len(pairs)
     assert counts["steps"] == config.max_steps
     return read_log(folder / "log.csv")

@@ -40,7 +40,7 @@ def scored(config, pairs):
 def train(config, folder, engine=training, **options):
     pairs = scored(config, random_pairs(24))
     model, tokenizer = load_for_training(config.model, config), load_tokenizer(config.model)
-    engine.fit(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options)
+    engine.Trainer(model, tokenizer, pairs, config, config.max_steps, 7, folder, **options).fit()
     return read_log(folder / "log.csv")
 
 

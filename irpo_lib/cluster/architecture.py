@@ -3,6 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from irpo_lib.models.load import resolve_model
 from irpo_lib.terminal.errors import UserError
@@ -49,12 +52,13 @@ class Architecture:
         return self.layers * rank * sum(a + b for a, b in self.maps)
 
 
+def sheets(name: str) -> dict[str, dict[str, Any]]:
+    """A YAML file beside this one: what is described → its numbers."""
+    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf8"))
+
+
 #: So that a plan needs no network.
-KNOWN = {
-    "Qwen/Qwen2.5-0.5B-Instruct": Architecture(24, 896, 14, 2, 64, 4864, 151936, tied=True, qkv_bias=True),
-    "meta-llama/Llama-2-7b-chat-hf": Architecture(32, 4096, 32, 32, 128, 11008, 32000),
-    "meta-llama/Llama-2-70b-chat-hf": Architecture(80, 8192, 64, 8, 128, 28672, 32000),
-}
+KNOWN = {name: Architecture(**shape) for name, shape in sheets("models.yaml").items()}
 
 
 def architecture(model: str) -> Architecture:

@@ -19,16 +19,12 @@ take comes on top, 10 to 20 %.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import yaml
-
-from irpo_lib.cluster.architecture import Architecture, architecture
+from irpo_lib.cluster.architecture import Architecture, architecture, sheets
 from irpo_lib.config import Config
 from irpo_lib.fast.chunked_logps import LOGITS, rows_of_a_chunk
 
 GIB = 2**30
-GPU_SHEETS = Path(__file__).with_name("gpus.yaml")
 #: Of a GPU's memory, what a plan may fill.
 USABLE = 0.9
 
@@ -43,28 +39,23 @@ class Gpu:
     bandwidth: float
 
 
-GPUS = {name: Gpu(name, **sheet) for name, sheet in yaml.safe_load(GPU_SHEETS.read_text(encoding="utf8")).items()}
+GPUS = {name: Gpu(name, **numbers) for name, numbers in sheets("gpus.yaml").items()}
 
 
 def number_size(config: Config) -> int:
     return 4 if config.dtype == "float32" else 2
 
 
-def plan(config: Config) -> list[tuple[str, float]]:
-    """(what, GiB on each GPU) for scoring and training, then for generation."""
-    return [row for part in _parts(config).values() for row in part.items()]
+def plan(config: Config) -> dict[str, dict[str, float]]:
+    """What → GiB on each GPU, for "training" (and scoring) and for "generation"."""
+    a = architecture(config.model)
+    parts = {"training": training_sizes(config, a), "generation": generation_sizes(config, a)}
+    return {part: {what: size / GIB for what, size in sizes.items()} for part, sizes in parts.items()}
 
 
 def needed(config: Config) -> float:
     """GiB on each GPU: training or generation, whichever is more."""
-    return max(sum(part.values()) for part in _parts(config).values())
-
-
-def _parts(config: Config) -> dict[str, dict[str, float]]:
-    a, found = architecture(config.model), {}
-    for name, sizes in (("training", training_sizes), ("generation", generation_sizes)):
-        found[name] = {what: size / GIB for what, size in sizes(config, a).items()}
-    return found
+    return max(sum(sizes.values()) for sizes in plan(config).values())
 
 
 def training_sizes(config: Config, a: Architecture) -> dict[str, float]:
@@ -127,8 +118,8 @@ def plan_table(config: Config, gpu: Gpu | None = None) -> str:
         f"training in {p.processes} processes (ddp {p.ddp}, fsdp {p.fsdp}, tp {p.tp}): {p.data_ranks} data ranks of "
         f"{config.batch_size // p.data_ranks} pairs; generation on {config.nodes} engines of {config.generation_tp}",
     ]
-    for name, part in _parts(config).items():
-        rows = part | {f"{name}, in all": sum(part.values())}
+    for part, sizes in plan(config).items():
+        rows = sizes | {f"{part}, in all": sum(sizes.values())}
         lines += [f"  {what:<66}{size:9.2f} GiB" for what, size in rows.items()]
     if gpu:
         room = USABLE * gpu.memory * 1e9 / GIB

@@ -11,17 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from jinja2 import StrictUndefined, Template
 
 from irpo_lib.config import Config
 
 #: Seconds between two looks at a job.
 EVERY = 2.0
-#: Where the ranks of a training find each other: the address that Slurm has for the first node, and a port of the job.
-RENDEZVOUS = r"""first=$(scontrol show hostnames "$SLURM_STEP_NODELIST" | head -n 1)
-address=$(scontrol show node --oneliner "$first" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
-port=$((20000 + SLURM_JOB_ID % 20000))
-is_host=$([ "$SLURM_PROCID" = 0 ] && echo true || echo false)"""
 
 
 def start(work: str, config: Config, job: Path) -> tuple[list[str], dict[Path, str]]:
@@ -46,44 +43,25 @@ def step(config: Config, job: Path) -> list[str]:
 def task_script(work: str, config: Config, job: Path) -> str:
     """What runs on each node: an engine with its part of the shards, or the node's ranks of a training."""
     python = f"{config.container} python" if config.container else shlex.quote(sys.executable)
-    where = shlex.quote(str(job))
-    if work == "sample":
-        part = "${SLURM_ARRAY_TASK_ID:-$SLURM_PROCID}"
-        lines = [f"exec {python} -m irpo_lib.cluster.job {where} {part} {config.nodes}"]
-    else:
-        lines = [
-            RENDEZVOUS,
-            f"exec {python} -m torch.distributed.run --nnodes={config.nodes} "
-            f"--nproc-per-node={config.parallel.processes // config.nodes} --rdzv-backend=c10d "
-            f'--rdzv-id="$SLURM_JOB_ID-$SLURM_STEP_ID" --rdzv-endpoint="$address:$port" '
-            f'--rdzv-conf="is_host=$is_host" -m irpo_lib.cluster.job {where}',
-        ]
-    return _script([], ["set -e", *config.setup, *lines])
+    return _script("task.sh", work=work, config=config, python=python, job=shlex.quote(str(job)))
 
 
 def batch_script(work: str, config: Config, job: Path) -> str:
     """A job: an array with a node for each engine, or all nodes for one training."""
-    log = job.parent / "slurm-%A_%a.log" if work == "sample" else job.parent / "slurm-%j.log"
-    options = [f"--job-name=irpo-{work}", f"--output={log}", "--open-mode=append", *config.slurm_options]
-    if work == "sample":
-        options += [f"--array=0-{config.nodes - 1}", "--nodes=1", "--ntasks=1"]
-        run = f"exec bash {shlex.quote(str(_task_script(job)))}"
-    else:
-        options += [f"--nodes={config.nodes}", "--ntasks-per-node=1"]
-        run = f"exec {shlex.join(step(config, job))}"
-    return _script(options, [run])
+    command = ["bash", str(_task_script(job))] if work == "sample" else step(config, job)
+    return _script("job.sbatch", work=work, config=config, command=shlex.join(command), folder=job.parent)
 
 
 def whole_script(config: Config, arguments: list[str]) -> str:
     """One job for a whole run: `irpo run …` on its first node, whose stages are steps over all of them."""
-    options = ["--job-name=irpo", "--output=irpo-%j.log", "--open-mode=append", "--requeue", f"--nodes={config.nodes}",
-               "--ntasks-per-node=1", *config.slurm_options]  # fmt: skip
-    run = shlex.join([sys.executable, "-m", "irpo_lib.terminal.cli", *arguments])
-    return _script(options, ["set -e", *config.setup, f"exec {run}"])
+    command = [sys.executable, "-m", "irpo_lib.terminal.cli", *arguments]
+    return _script("run.sbatch", config=config, command=shlex.join(command))
 
 
-def _script(options: list[str], lines: list[str]) -> str:
-    return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options), *lines, ""])
+def _script(template: str, **values: Any) -> str:
+    """One of the templates beside this file, filled in."""
+    text = Path(__file__).with_name(template).read_text(encoding="utf8")
+    return Template(text, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True).render(values)
 
 
 def _task_script(job: Path) -> Path:
@@ -95,7 +73,7 @@ def submit_and_wait(script: Path) -> int:
 
     The job is cancelled when this process is told to end, or when nobody is left who reads what it passes on.
     """
-    before, ends = set(_logs(script)), (signal.SIGTERM, signal.SIGINT)
+    ends = (signal.SIGTERM, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # a job whose number is not known yet could not be cancelled
     job = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True)
     if job.returncode:
@@ -113,17 +91,17 @@ def submit_and_wait(script: Path) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     try:
         print(f"job {number} submitted", flush=True)
-        return _follow(script, number, before)
+        return _follow(script.parent, number)
     except BrokenPipeError:
         cancel()
 
 
-def _follow(script: Path, number: str, before: set[Path]) -> int:
-    """Passes on what a job writes into logs that were not there `before`, until it has ended."""
+def _follow(folder: Path, number: str) -> int:
+    """Passes on what a job, or each task of its array, writes into its log, until it has ended."""
     read: dict[Path, int] = {}
     while True:
         ended = not _waiting(number)
-        for log in sorted(set(_logs(script)) - before):
+        for log in sorted(folder.glob(f"slurm-{number}[._]*")):
             with log.open(encoding="utf8", errors="replace") as file:
                 file.seek(read.get(log, 0))
                 sys.stdout.write(file.read())
@@ -132,10 +110,6 @@ def _follow(script: Path, number: str, before: set[Path]) -> int:
         if ended:
             return _exit_code(number)
         time.sleep(EVERY)
-
-
-def _logs(script: Path) -> list[Path]:
-    return list(script.parent.glob("slurm-*.log"))
 
 
 def _waiting(number: str) -> bool:

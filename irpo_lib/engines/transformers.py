@@ -194,7 +194,6 @@ class _Batch:
         self.at = torch.tensor([len(p) - 1 for p in prompts], device=device).repeat_interleave(n)
         self.numbers = torch.cat([uniform_numbers(work.seed, i, n, most) for i in some]).to(device)
         self.tokens = torch.zeros(len(some) * n, most, dtype=torch.long)
-        self.left = [n] * len(some)
         self.ids = torch.arange(len(some) * n)  # of the rows that have not finished
 
     def uniform(self) -> torch.Tensor:
@@ -209,17 +208,13 @@ class _Batch:
         self.newest, self.at = chosen, self.at + 1
         if not over.any():
             return
-        ended = self.ids[over]
-        keep = _without(over)
+        ended, keep = self.ids[over] // self.n, _without(over)
         self.ids = self.ids[keep]
         keep = keep.to(chosen.device)
         self.newest, self.at = self.newest[keep], self.at[keep]
         self.rows.select(keep)
-        for row in ended.tolist():
-            which = row // self.n
-            self.left[which] -= 1
-            if not self.left[which]:
-                yield self.some[which], _until_end(self.tokens[which * self.n : (which + 1) * self.n], self.eos)
+        for which in ended[torch.isin(ended, self.ids // self.n, invert=True)].unique().tolist():
+            yield self.some[which], _until_end(self.tokens[which * self.n : (which + 1) * self.n], self.eos)
 
 
 def _without(over: torch.Tensor) -> torch.Tensor:

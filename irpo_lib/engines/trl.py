@@ -6,23 +6,22 @@ only there. TRL does not log the two terms apart: `dpo` and `nll` stay empty in 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
+from irpo_lib import training
 from irpo_lib.config import Config
-from irpo_lib.models.checkpoints import newest_complete_checkpoint, write_log, write_model
-from irpo_lib.models.parallel import Ranks
-from irpo_lib.models.weights import add_adapters
+from irpo_lib.models.checkpoints import newest_complete_checkpoint
 from irpo_lib.pairs import ScoredPair
-from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
-from irpo_lib.stages.store import COMPLETE, full_disk_named, remove, write_json
+from irpo_lib.probe import LogProbe
+from irpo_lib.stages.store import COMPLETE, write_json
 from irpo_lib.terminal.progress import Progress
-from irpo_lib.training import MAX_GRADIENT, check_step_zero, training_order
 
 #: Transformers' names of the schedules.
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -43,80 +42,46 @@ class TokenDPOTrainer(DPOTrainer):
 
     _precompute_ref_logps = _prepare_dataset
 
-    def log(self, *args, **kwargs) -> None:
-        super().log(*args, **kwargs)
-        row = self.state.log_history[-1]
-        row |= {ours: row[theirs] for theirs, ours in LOG_NAMES.items() if theirs in row}
-
 
 class Follow(TrainerCallback):
     """Progress, the looks at log-probs, and the mark of a checkpoint that is there whole; `write` keeps its model."""
 
-    def __init__(self, probe: LogProbe, every: int, write: Callable[[Any, str], None] | None = None):
+    def __init__(self, probe: LogProbe, every: int, write: Callable[[str], None] | None = None):
         self.probe, self.every, self.write = probe, every, write
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs):
         self.progress = Progress(state.max_steps, "train", "steps")
         self.progress.skip(state.global_step)
-        if state.global_step == 0:
-            self.probe.look(model, 0)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.progress.add(1)
         if state.global_step == state.max_steps or (self.every and state.global_step % self.every == 0):
             self.probe.look(model, state.global_step)
 
-    def on_save(self, args, state, control, model=None, **kwargs):
+    def on_save(self, args, state, control, **kwargs):
         write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, state.log_history)
         if self.write:
-            self.write(model, f"model-{state.global_step}")
+            self.write(f"model-{state.global_step}")
 
     def on_train_end(self, args, state, control, **kwargs):
         self.progress.close()
 
 
-def fit(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[ScoredPair],
-    config: Config,
-    steps: int,
-    seed: int,
-    folder: Path,
-    keep_checkpoints: bool = False,
-    followed: Sequence[ProbeItem] = (),
-    ranks: Ranks | None = None,
-    losses: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
-    """As `training.fit`, with TRL's trainer and TRL's loss, in one process; `losses` as in `dpo_trainer`."""
-    ranks = ranks or Ranks(config.parallel)
-    order = training_order(len(pairs), steps * config.batch_size, seed)
-    dataset = [pairs[i] for i in order]
-    made = folder / "checkpoints"
-    last = newest_complete_checkpoint(made)
-    model.config.use_cache = False
-    torch.manual_seed(seed)
-    model = add_adapters(model, config)
-    if last is None and config.reference_model == "previous":
-        check_step_zero(model, dataset[: config.micro_batch_size], config)
-    trainer = dpo_trainer(model, tokenizer, dataset, config, trainer_settings(config, steps, seed, made), losses)
+@dataclass
+class Trainer(training.Trainer):
+    """As `training.Trainer`, with TRL's trainer and TRL's loss, in one process; `losses` as in `dpo_trainer`."""
 
-    def write(some: Any, name: str) -> None:
-        write_model(some, tokenizer, folder / name, config, ranks)
+    losses: Mapping[str, float] | None = None
 
-    probe = LogProbe(followed, config, folder, ranks)
-    trainer.add_callback(Follow(probe, config.probe_every, write if keep_checkpoints else None))
-    trainer.remove_callback(PrinterCallback)
-    with full_disk_named(folder):
+    def run(self, order: Sequence[int], made: Path, probe: LogProbe) -> list[dict[str, float]]:
+        c, last = self.config, newest_complete_checkpoint(made)
+        settings = trainer_settings(c, self.steps, self.seed, made)
+        trainer = dpo_trainer(self.model, self.tokenizer, [self.pairs[i] for i in order], c, settings, self.losses)
+        trainer.add_callback(Follow(probe, c.probe_every, self.write if self.keep_checkpoints else None))
+        trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        write(model, "model")
-    log = [row for row in trainer.state.log_history if "loss" in row]
-    write_log(folder / "log.csv", log)
-    if followed:
-        write_probe_tables(folder, config.beta)
-    if not keep_checkpoints:
-        remove(made)
-    return {"pairs": len(pairs), "steps": steps, "loss": round(log[-1]["loss"], 4)}
+        log = [row for row in trainer.state.log_history if "loss" in row]
+        return [{LOG_NAMES.get(name, name): value for name, value in row.items()} for row in log]
 
 
 def dpo_trainer(
@@ -155,7 +120,7 @@ def trainer_settings(config: Config, steps: int, seed: int, output: Path) -> dic
         "lr_scheduler_type": SCHEDULES[config.learning_rate_schedule],
         "warmup_steps": config.warmup_steps,
         "weight_decay": 0.0,
-        "max_grad_norm": MAX_GRADIENT,
+        "max_grad_norm": training.MAX_GRADIENT,
         "save_steps": config.checkpoint_every,
         "logging_steps": 1,
         "seed": seed,
@@ -163,9 +128,6 @@ def trainer_settings(config: Config, steps: int, seed: int, output: Path) -> dic
         "bf16": config.dtype == "bfloat16",
         "fp16": config.dtype == "float16",
         "gradient_checkpointing": config.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        "remove_unused_columns": False,
-        "report_to": [],
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         "log_level": "error",

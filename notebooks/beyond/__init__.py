@@ -74,13 +74,14 @@ def preference_loss(main: Experiment, loss: str) -> Path:
     inputs = {"model": model_hash(main.model(0)), "pairs": stage_hash(pairs), "reference": stage_hash(reference)}
 
     def work(folder: Path) -> dict[str, Any]:
-        from irpo_lib.engines.trl import fit
+        from irpo_lib.engines.trl import Trainer
 
         model, tokenizer = load_model(main.model(0), config.dtype), load_tokenizer(main.model(0))
         scored, seed = scored_pairs(pairs, reference), derive_seed(config.seed, "train", 1)
         followed = boxes.followed_pairs(config, pairs, main.gold)
-        return fit(model, tokenizer, scored, config, config.max_steps, seed, folder, followed=followed,
-                     losses={loss: 1.0})  # fmt: skip
+        trainer = Trainer(model, tokenizer, scored, config, config.max_steps, seed, folder, followed=followed,
+                          losses={loss: 1.0})  # fmt: skip
+        return trainer.fit()
 
     return run_stage(arm_folder(main, loss) / "train", settings, inputs, work)
 
