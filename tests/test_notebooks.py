@@ -139,6 +139,7 @@ def test_a_kernel_that_is_interrupted_at_its_end_says_nothing(tmp_path, monkeypa
     notebook = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}
     (tmp_path / "01_slow.ipynb").write_text(json.dumps(notebook), encoding="utf8")
     monkeypatch.setattr(program, "NOTEBOOKS", tmp_path)
+    given = {"preset": "mini", "task": "gsm8k-mini", "seed": 0, "overrides": {}}
     with pytest.raises(UserError, match="this cell fails"):
-        program.run_notebooks("mini", "gsm8k-mini", tmp_path / "run", 0, {})
+        program.run_notebooks(tmp_path / "run", given)
     assert capfd.readouterr().err == ""

@@ -29,7 +29,7 @@ from irpo_lib.report import folder as report_folder
 from irpo_lib.report import sample_table
 from irpo_lib.report.page import write_report
 from irpo_lib.report.ratios import token_texts
-from irpo_lib.report.templates import TEMPLATES
+from irpo_lib.results.templates import TEMPLATES
 from irpo_lib.stages.store import read_json, read_records, write_records
 from irpo_lib.tasks import get_task, read_split
 from irpo_lib.terminal.cli import main

@@ -1,5 +1,16 @@
-"""The course as a program, and the package's source as its notebooks show it."""
+"""The course as a program (`program`), and the package's own code as its notebooks show it."""
 
-from irpo_lib.course.source import show_source
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["show_source"]
+
+def show_source(*functions: Callable, until: str | None = None) -> Any:
+    """The source of functions as a notebook shows it; `until` leaves out what comes from there on."""
+    from IPython.display import Markdown
+
+    source = "\n\n".join(inspect.getsource(f) for f in functions)
+    if until:
+        source = source.partition(until)[0]
+    return Markdown(f"```python\n{textwrap.dedent(source).strip()}\n```")

@@ -1,7 +1,6 @@
 """The course as a program: papermill executes the notebooks into a run folder."""
 
 import io
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 BEYOND = "08_beyond.ipynb"
 
 
-def run_notebooks(
-    preset: str, task: str, run_dir: Path, seed: int, overrides: dict[str, Any], beyond: bool = False
-) -> None:
+def run_notebooks(run_dir: Path, parameters: dict[str, Any], beyond: bool = False) -> None:
     """Executes the notebooks in order; one that was executed with the same source and parameters is skipped.
 
-    `beyond` adds the one on what is not in the paper.
+    Args:
+        run_dir: The folder of the run, which is one more parameter.
+        parameters: What the notebooks take: preset, task, seed and overrides.
+        beyond: Adds the notebook on what is not in the paper.
 
     Raises:
         UserError: a cell raised; the notebook with the traceback is kept beside the others.
@@ -28,25 +28,19 @@ def run_notebooks(
     sources = [n for n in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")) if beyond or n.name != BEYOND]
     if not sources:
         raise UserError(f"{NOTEBOOKS} holds no notebook: install the project from a clone, with `pip install -e .`")
-    parameters = {
-        "preset": preset,
-        "task": task,
-        "run_dir": str(run_dir.resolve()),
-        "seed": seed,
-        "overrides": overrides,
-    }
     out = run_dir / "notebooks"
     out.mkdir(parents=True, exist_ok=True)
     for source in sources:
-        _run_notebook(source, out, parameters)
+        _run_notebook(source, out, parameters | {"run_dir": str(run_dir.resolve())})
     print(f"\nThe executed notebooks are in {out}, the results in {run_dir / 'results'}:\n")
     print((run_dir / "results" / "table.md").read_text(encoding="utf8"))
 
 
 def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
     target, record = out / source.name, out / f".{source.stem}.json"
-    wanted = {"source": hash_json(_code(source)), "parameters": parameters}
-    if target.is_file() and record.is_file() and read_json(record) == json.loads(json.dumps(wanted)):
+    code = ["".join(cell["source"]) for cell in read_json(source)["cells"]]  # without its outputs
+    wanted = {"source": hash_json(code), "parameters": parameters}
+    if target.is_file() and record.is_file() and hash_json(read_json(record)) == hash_json(wanted):
         print(f"{source.stem}: done before")
         return
     import papermill
@@ -80,8 +74,3 @@ class ProgressLines(io.StringIO):
             if line.endswith(LEFT):
                 print("  " + line, flush=True)
         return len(text)
-
-
-def _code(notebook: Path) -> list[str]:
-    """The notebook's cells without their outputs."""
-    return ["".join(cell["source"]) for cell in read_json(notebook)["cells"]]

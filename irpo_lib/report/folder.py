@@ -76,13 +76,12 @@ class RunFolder(Run):
 
     def problems(self) -> tuple[dict[str, Problem], str]:
         """id → training problem, and, where they are not known, why not."""
-        made = next(iter(self.loop("generate").values()), None)
         try:
             task = get_task(self.task, self.recorded.get("overrides", {}).get("task_path"))
             found = read_split(task, "train")[: len(self.sampled)]
         except UserError as error:
             return {}, f"The problems cannot be read ({error}); prompts are shown in their place."
-        wanted = made.inputs.get("problems") if made else None
+        wanted = next((made.inputs.get("problems") for made in self.loop("generate").values()), None)
         same = wanted == hash_json([vars(p) for p in found]) if wanted else self.sampled == [p.id for p in found]
         if not same:
             return {}, f"The problems of {self.task} are others now than in this run; prompts are shown in their place."

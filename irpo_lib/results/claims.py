@@ -5,6 +5,7 @@ zero, *does not hold* where one lies below, and is *undecided* otherwise, or whe
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -107,16 +108,13 @@ def judge_all(runs: Sequence[Run], claims: Sequence[Claim]) -> list[Verdict]:
         UserError: nothing that any claim is about was run, or a loop was trained by another loss than the paper's.
     """
     for run in runs:
-        loss = run.loss("M1")
-        if loss != IRPO:
+        if (loss := run.loss("M1")) != IRPO:
             raise UserError(f"{run.folder} was trained by {loss}, and the claims are about {IRPO}")
     found = []
     for task, some in by_task(runs).items():
         for claim in [c for c in claims if c.task == task.partition("-")[0]]:
-            try:
+            with suppress(UserError):  # its arms or iterations were not part of these runs
                 found.append(judge(claim, some))
-            except UserError:  # its arms or iterations were not part of these runs
-                continue
     if not found:
         raise UserError("these runs hold no arm that a claim is about: make them with `irpo reproduce`")
     return found

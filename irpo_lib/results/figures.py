@@ -13,21 +13,47 @@ from typing import Any
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from irpo_lib.config import DATA, read_yaml, short_name
-from irpo_lib.results.figure1 import plot_method
 from irpo_lib.results.runs import IRPO, Run, by_task
 from irpo_lib.results.tables import table_markdown, table_rows, tuning_rows, write_file, write_table, write_text
 from irpo_lib.terminal.errors import UserError
 
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#7B4EA3"
+BLUE, ORANGE, GREEN, PURPLE, INK = "#0072B2", "#D55E00", "#009E73", "#7B4EA3", "#222222"
 LOOK = {"DPO+NLL": (BLUE, "o"), "DPO": (ORANGE, "s"), "SFT": (GREEN, "^")}
 MEASURE_LOOK: Any = {
     "greedy": {"marker": "o", "color": BLUE, "ls": "-"},
     "majority": {"marker": "s", "color": ORANGE, "ls": ":"},
 }
 GOLD_LOOK = {"gold": (PURPLE, "D"), "chosen": (GREEN, "^"), "rejected": (GREEN, "v")}
+ARROW: Any = {"arrowstyle": "-|>", "mutation_scale": 11, "lw": 1.2, "color": INK}
 STYLE: Any = {"pdf.fonttype": 42, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def plot_method() -> Figure:
+    """Figure 1: the two steps of an iteration and the arrow back, from the words and places in `figure1.yaml`."""
+    path = DATA / "paper" / "figure1.yaml"
+    drawing = read_yaml(path.read_text(encoding="utf8"), str(path))
+    with matplotlib.rc_context(STYLE | {"font.size": 8.5}):
+        figure = Figure(figsize=(8.6, 3.5))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, 100), ylim=(0, 40))
+        axes.axis("off")
+        for box in drawing["boxes"]:
+            _box(axes, **box)
+        for words in drawing["words"]:
+            axes.text(**words, ha="center")
+        for points in drawing["arrows"]:
+            axes.add_patch(FancyArrowPatch(path=matplotlib.path.Path(points), **ARROW))
+    return figure
+
+
+def _box(axes, at: Sequence[float], text: str = "", color: str = "white", bold: bool = False) -> None:
+    x, y, width, height = at
+    shape, edge = "round,pad=0,rounding_size=1.2", 1.6 if bold else 0.9
+    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, fc=color, ec=INK, lw=edge))
+    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", linespacing=1.35)
 
 
 @dataclass(frozen=True)
@@ -171,6 +197,8 @@ def plot_tables(rows: pd.DataFrame) -> Figure:
 def write_results(runs: Sequence[Run], out: Path) -> list[Path]:
     """The tables of runs beside the paper's: `table.csv`, `table.md`, and a figure of all rows and one a task."""
     rows = table_rows(runs)
+    if rows.empty:
+        raise UserError("these runs hold no evaluated model yet")
     paths = [write_table(rows, out / "table.csv"), write_text(table_markdown(rows), out / "table.md")]
     tuned = tuning_rows(runs)
     if len(tuned):

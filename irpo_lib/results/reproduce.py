@@ -9,14 +9,14 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from irpo_lib.arms import arms_of, evaluate_arm, evaluate_on_dev, train_arm, tuning_arms
-from irpo_lib.config import Config, load_config
+from irpo_lib.config import Config
 from irpo_lib.iteration import Experiment
 from irpo_lib.models.load import model_hash
 from irpo_lib.stages.store import library_versions, read_json, write_json
@@ -26,28 +26,22 @@ from irpo_lib.terminal.progress import Progress, quiet
 PROVENANCE = "reproduction.json"
 
 
-def reproduce(
-    preset: str, tasks: Sequence[str], seeds: Sequence[int], out: Path, overrides: dict[str, Any],
-    models: Sequence[str] = (),
-) -> None:  # fmt: skip
+def reproduce(configs: Mapping[str, Config], seeds: Sequence[int], out: Path, models: Sequence[str] = ()) -> None:
     """Runs the grid; the tuning of § 3.1 for the first seed only, on the tasks that it was done for.
 
     Args:
-        preset: As for `load_config`.
-        tasks: Names of tasks.
+        configs: task → what all of its runs share.
         seeds: One run for each task and seed.
         out: The folder of all runs.
-        overrides: Keys of the config, for all runs.
         models: An M0 for each seed, so that what differs between pre-trainings is part of the spread between seeds;
-            empty for the preset's, the same for all.
+            empty for the config's, the same for all.
 
     Raises:
         UserError: there are not as many models as seeds.
     """
     if models and len(models) != len(seeds):
         raise UserError(f"--models names {len(models)} models for {len(seeds)} seeds: give one for each seed")
-    configs = {task: load_config(preset, task, **(overrides | {"task": task})) for task in tasks}
-    models = models or [configs[tasks[0]].model] * len(seeds)
+    models = models or [next(iter(configs.values())).model] * len(seeds)
     plan: list[Callable[[], Any]] = []
     for task, config in configs.items():
         for seed, model in zip(seeds, models, strict=True):

@@ -1,6 +1,6 @@
 """Tables 1 and 2 with our numbers beside the paper's, § 3.1's tuning, and what a run has done. Reads files only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from irpo_lib.config import DATA
-from irpo_lib.results.claims import Verdict
+from irpo_lib.results.claims import Verdict, judge_all, read_claims
 from irpo_lib.results.effects import effect
 from irpo_lib.results.runs import IRPO, PAPER_COLUMN, Run, by_task
+from irpo_lib.results.templates import TEMPLATES
 from irpo_lib.stages.store import COMPLETE, replace_file
 from irpo_lib.terminal.errors import UserError
 
@@ -22,7 +23,7 @@ def table_rows(runs: Sequence[Run]) -> pd.DataFrame:
     """One row for each task, model and way of measuring: ours over all seeds with its interval, and the paper's.
 
     The interval takes in the choice of test problems, and with several seeds the chance of training (`effects`); with
-    one seed it is Wilson's, over problems alone.
+    one seed it is Wilson's, over problems alone. Where no model is evaluated, there are no rows and no columns.
     """
     rows = []
     tables = pd.read_csv(DATA / "paper" / "tables.csv").set_index(["task", "method", "iteration", "measure"])
@@ -44,8 +45,6 @@ def table_rows(runs: Sequence[Run]) -> pd.DataFrame:
                 if loss != IRPO and "Iterative RPO" in label:  # with alpha=0 the loop is plain DPO: no row of the paper
                     row |= {"row": label.replace("Iterative RPO", f"Iterative {loss}"), "paper": None}
                 rows.append(row)
-    if not rows:
-        raise UserError("these runs hold no evaluated model yet")
     return pd.DataFrame(rows)
 
 
@@ -70,20 +69,8 @@ def _accuracy(runs: Sequence[Run], model: str, measure: str) -> dict[str, Any]:
 
 def table_markdown(rows: pd.DataFrame) -> str:
     """The rows of one task or several as Markdown, a table a task."""
-    parts = []
-    for task, some in rows.groupby("task", sort=False):
-        seeds = int(some.seeds.max())
-        ours = f"{task}, ours % (95 % interval)" + (f" ± SD over {seeds} seeds" if seeds > 1 else "")
-        lines = [f"| | {ours} | test problems | no answer % | paper, Llama-2-70B % |", "|---|---|---|---|---|"]
-        r: Any  # a row
-        for r in some.itertuples():
-            label = r.row if r.measure == "greedy" else f"— with majority voting, {r.samples_a_problem} samples"
-            spread = "" if pd.isna(r.sd_over_seeds) else f" ± {r.sd_over_seeds:.1f}"
-            paper = "–" if pd.isna(r.paper) else f"{r.paper:.1f}"
-            lines.append(f"| {label} | **{r.accuracy:.1f}** ({r.low:.1f}–{r.high:.1f}){spread} | {r.problems} "
-                         f"| {r.without_answer:.1f} | {paper} |")  # fmt: skip
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+    tables = [*rows.groupby("task", sort=False)]
+    return TEMPLATES.get_template("results/table.md").render(tables=tables)
 
 
 def tuning_rows(runs: Sequence[Run]) -> pd.DataFrame:
@@ -100,13 +87,8 @@ def tuning_rows(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def claims_markdown(verdicts: Sequence[Verdict]) -> str:
-    lines = ["| claim | here | effect (95 % interval) | the paper's effect | where |", "|---|---|---|---|---|"]
-    for v in verdicts:
-        e = v.decisive
-        which = f", the smallest of {len(v.effects)}" if len(v.effects) > 1 else ""
-        lines.append(f"| {v.claim.name} | **{v.verdict}** | {e} {v.claim.unit}{which} | {v.claim.paper} "
-                     f"| {v.claim.place} |")  # fmt: skip
-    return "\n".join(lines) + "\n"
+    """A line a claim, with its decisive effect."""
+    return TEMPLATES.get_template("results/claims.md").render(verdicts=verdicts)
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
@@ -118,6 +100,15 @@ def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
          "sentence": v.claim.sentence}
         for v in verdicts for number, e in enumerate(v.effects, start=1)
     ])  # fmt: skip
+
+
+def write_claims(runs: Sequence[Run], out: Path) -> Iterator[str | Path]:
+    """The verdicts on the paper's claims as text, which comes first, then as `claims.csv` and `claims.md`."""
+    verdicts = judge_all(runs, read_claims())
+    text = claims_markdown(verdicts)
+    yield text
+    yield write_table(claims_table(verdicts), out / "claims.csv")
+    yield write_text(text, out / "claims.md")
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:

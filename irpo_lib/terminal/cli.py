@@ -3,11 +3,12 @@
 import argparse
 import errno
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from irpo_lib.terminal.errors import UserError
+from irpo_lib.config import load_config, parse_overrides, short_name
+from irpo_lib.terminal.errors import UserError, nearest
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,8 +34,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    from irpo_lib.config import load_config, parse_overrides, short_name
-
     overrides = parse_overrides(args.set)
     config = load_config(args.preset, args.task, **overrides)  # before the imports that take seconds
     run_dir = Path(args.run_dir or f"runs/{Path(args.preset).stem}-{short_name(config.task)}")
@@ -63,27 +62,23 @@ def run(args: argparse.Namespace) -> None:
     check_weights(config.model)
     for split in ("train", "test"):
         read_split(get_task(config.task, config.task_path), split)
-    run_notebooks(args.preset, config.task, run_dir, config.seed, overrides, args.beyond)
+    parameters = {"preset": args.preset, "task": config.task, "seed": config.seed, "overrides": overrides}
+    run_notebooks(run_dir, parameters, args.beyond)
 
 
 def reproduce(args: argparse.Namespace) -> None:
-    from irpo_lib.config import load_config, parse_overrides
-
-    overrides = parse_overrides(args.set)
-    for task in args.tasks:
-        load_config(args.preset, task, **overrides)
+    overrides = parse_overrides(args.set)  # read before the imports that take seconds
+    configs = {task: load_config(args.preset, **overrides | {"task": task}) for task in args.tasks}
     from irpo_lib.results.reproduce import reproduce as run_grid
 
-    run_grid(args.preset, args.tasks, range(args.seeds), Path(args.out), overrides, args.models)
+    run_grid(configs, range(args.seeds), args.out, args.models)
     for show in (table, figures, claims):
-        results(argparse.Namespace(show=show, runs=[args.out], out=None))
+        show(argparse.Namespace(runs=[args.out], out=None))
 
 
 def plan(args: argparse.Namespace) -> None:
     from irpo_lib.cluster.hours import hours_table
     from irpo_lib.cluster.plan import GPUS, plan_table
-    from irpo_lib.config import load_config, parse_overrides
-    from irpo_lib.terminal.errors import nearest
 
     if args.gpus not in GPUS:
         raise UserError(f"unknown GPU '{args.gpus}'" + nearest(args.gpus, GPUS))
@@ -94,47 +89,40 @@ def plan(args: argparse.Namespace) -> None:
 def status(args: argparse.Namespace) -> None:
     from irpo_lib.results.tables import status_table
 
-    print(status_table(Path(args.run_dir)))
+    print(status_table(args.run_dir))
 
 
 def report(args: argparse.Namespace) -> None:
     from irpo_lib.report.page import write_report
 
-    out = Path(args.out) if args.out else None
-    print(write_report(Path(args.run_dir), out, args.problems, not args.without_models))
+    print(write_report(args.run_dir, args.out, args.problems, not args.without_models))
 
 
-def results(args: argparse.Namespace) -> None:
-    """What is shown of runs, a line at a time: `table`, `figures` or `claims`."""
-    from irpo_lib.results.runs import find_runs
+def table(args: argparse.Namespace) -> None:
+    from irpo_lib.results.figures import write_results
 
-    out = Path(args.out or Path(args.runs[0]) / "results")
-    for line in args.show(find_runs(map(Path, args.runs)), out):
+    print(*write_results(*_runs_and_out(args)), sep="\n")
+
+
+def figures(args: argparse.Namespace) -> None:
+    from irpo_lib.results.figures import write_figures
+
+    paths, missing = write_figures(*_runs_and_out(args))
+    print(*missing, *paths, sep="\n")
+
+
+def claims(args: argparse.Namespace) -> None:
+    from irpo_lib.results.tables import write_claims
+
+    for line in write_claims(*_runs_and_out(args)):
         print(line)
 
 
-def table(runs: list, out: Path) -> Iterator[object]:
-    from irpo_lib.results.figures import write_results
+def _runs_and_out(args: argparse.Namespace) -> tuple[list, Path]:
+    """What is shown, and the folder that its files go to."""
+    from irpo_lib.results.runs import find_runs
 
-    yield from write_results(runs, out)
-
-
-def figures(runs: list, out: Path) -> Iterator[object]:
-    from irpo_lib.results.figures import write_figures
-
-    paths, missing = write_figures(runs, out)
-    yield from [*missing, *paths]
-
-
-def claims(runs: list, out: Path) -> Iterator[object]:
-    from irpo_lib.results.claims import judge_all, read_claims
-    from irpo_lib.results.tables import claims_markdown, claims_table, write_table, write_text
-
-    verdicts = judge_all(runs, read_claims())
-    text = claims_markdown(verdicts)
-    yield text
-    yield write_table(claims_table(verdicts), out / "claims.csv")
-    yield write_text(text, out / "claims.md")
+    return find_runs(map(Path, args.runs)), args.out or Path(args.runs[0], "results")
 
 
 def _count(text: str) -> int:
@@ -146,14 +134,14 @@ def _count(text: str) -> int:
 def make_data(args: argparse.Namespace) -> None:
     from irpo_world.splits import make_data as make
 
-    for path in make(Path(args.out)):
+    for path in make(args.out):
         print(path)
 
 
 def make_seed_model(args: argparse.Namespace) -> None:
     from irpo_world.seed_model import make_seed_model as make
 
-    make(Path(args.out), args.seed)
+    make(args.out, args.seed)
     print(f"the seed model is in {args.out}")
 
 
@@ -186,11 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--task", help="overrides the preset's task")
 
     p = add(status, "what a run has done: stages, counts, times, accuracies")
-    p.add_argument("run_dir")
+    p.add_argument("run_dir", type=Path)
 
     p = add(report, "a run as one HTML file: accuracies, figures, and a browser of its samples")
-    p.add_argument("run_dir", metavar="RUN")
-    p.add_argument("--out", metavar="FILE", help="default: RUN/results/report.html")
+    p.add_argument("run_dir", type=Path, metavar="RUN")
+    p.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/results/report.html")
     p.add_argument("--problems", type=_count, default=60, metavar="N", help="training problems shown (default: 60)")
     p.add_argument("--without-models", action="store_true", help="load no model; tokens of pairs then have no colours")
 
@@ -199,23 +187,22 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--tasks", nargs="+", default=["gsm8k-mini", "arc-mini", "math-mini"], metavar="TASK")
     p.add_argument("--seeds", type=int, default=3, help="how many: seeds 0, 1, … (default: 3)")
     p.add_argument("--models", nargs="+", default=[], metavar="M0", help="one for each seed (default: the preset's)")
-    p.add_argument("--out", default="runs/reproduce", help="default: runs/reproduce")
+    p.add_argument("--out", type=Path, default="runs/reproduce", help="default: runs/reproduce")
 
-    for show, what in (
+    for command, what in (
         (table, "Tables 1-2 of runs beside the paper's, as CSV, Markdown and figures"),
         (figures, "Figures 1-4 from the logs of runs, as PDF, PNG and CSV"),
         (claims, "what the paper claims, put to the test on runs"),
     ):
-        p = add(show, what)
-        p.set_defaults(command=results, show=show)
+        p = add(command, what)
         p.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or a folder of them; one a task and seed")
-        p.add_argument("--out", help="where the files go (default: the first RUN's folder 'results')")
+        p.add_argument("--out", type=Path, help="where the files go (default: the first RUN's folder 'results')")
 
     p = add(make_data, "make the splits of the mini tasks")
-    p.add_argument("--out", default="data")
+    p.add_argument("--out", type=Path, default="data")
 
     p = add(make_seed_model, "pre-train mini-llama: 3,000 steps, about 20 minutes on two cores")
-    p.add_argument("--out", default="data/mini-llama")
+    p.add_argument("--out", type=Path, default="data/mini-llama")
     p.add_argument("--seed", type=int, default=0, help="of the weights and the documents (default: 0)")
     return parser
 

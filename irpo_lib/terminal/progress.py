@@ -1,7 +1,6 @@
 """One progress bar in a terminal; a line now and then in a notebook or a log."""
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +10,6 @@ from tqdm import tqdm
 EVERY = 20.0
 #: How a progress line ends.
 LEFT = " s left"
-
 
 _quiet = False
 
@@ -34,38 +32,30 @@ def quiet(wanted: bool = True) -> Iterator[None]:
         _quiet = before
 
 
-class Progress:
+class Progress(tqdm):
     """Counts work that is done: `with Progress(total, "generate") as p: p.add(3)`."""
 
+    initial = 0  # of a quiet one; tqdm gives it to the others
+
     def __init__(self, total: int, what: str, unit: str = "problems"):
-        self.total, self.what, self.unit = total, what, unit
-        self.done = 0
-        self.quiet = _quiet
-        hidden = self.quiet or not sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=what, unit=" " + unit, leave=False, disable=hidden)
-        self.started = self.said = time.monotonic()
-        self.resumed = 0
+        self.in_terminal = sys.stderr.isatty()
+        pace = {} if self.in_terminal else {"mininterval": EVERY, "delay": EVERY, "miniters": 1}
+        super().__init__(total=total, desc=what, unit=" " + unit, leave=False, disable=_quiet, **pace)
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *exc) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self.bar.close()
+    def add(self, n: int = 1) -> None:
+        self.update(n)
 
     def skip(self, n: int) -> None:
         """Work that an earlier run had done: it counts as done but not for the estimate of the time left."""
-        self.resumed += n
+        self.initial += n
         self.add(n)
 
-    def add(self, n: int = 1) -> None:
-        self.done += n
-        self.bar.update(n)
-        now = time.monotonic()
-        fresh = self.done - self.resumed
-        if self.bar.disable and not self.quiet and now - self.said >= EVERY and fresh > 0 and self.done < self.total:
-            left = (now - self.started) / fresh * (self.total - self.done)
-            print(f"{self.what}: {self.done} of {self.total} {self.unit}, about {left:.0f}{LEFT}", flush=True)
-            self.said = now
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """What tqdm calls to show the present state, or an empty message in the end."""
+        if self.in_terminal:
+            return super().display(msg, pos)
+        fresh = self.n - self.initial
+        if msg is None and fresh > 0 and self.n < self.total:
+            left = self.format_dict["elapsed"] / fresh * (self.total - self.n)
+            print(f"{self.desc}: {self.n} of {self.total}{self.unit}, about {left:.0f}{LEFT}", flush=True)
+        return False
