@@ -32,6 +32,7 @@ SHAPES = {
         num_hidden_layers=80, hidden_size=8192, num_attention_heads=64, num_key_value_heads=8, intermediate_size=28672,
         vocab_size=32000),
 }  # fmt: skip
+SHAPES["Qwen/Qwen2.5-Coder-0.5B-Instruct"] = SHAPES["Qwen/Qwen2.5-0.5B-Instruct"]
 
 
 def counted(config) -> int:
@@ -159,7 +160,7 @@ def test_the_command_prints_memory_hours_and_cost(capsys):
     assert "unknown GPU 'H100'; did you mean 'H100-80GB'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("preset", ["mini", "qwen-0.5b", "llama-2-7b-lora", "llama-2-70b"])
+@pytest.mark.parametrize("preset", ["mini", "laptop-0.5b", "qwen-0.5b", "llama-2-7b-lora", "llama-2-70b"])
 def test_every_preset_has_a_plan(preset):
     for task in ("gsm8k", "arc", "math"):
         config = load_config(preset, task)
@@ -179,3 +180,11 @@ def test_llama_2_70b_needs_more_than_any_one_gpu_and_qwen_fits_on_one():
 def test_a_model_without_a_known_architecture_is_one_sentence():
     with pytest.raises(UserError, match=r"no plan for someone/something: give a folder with a config\.json"):
         plan(load_config("mini", model="someone/something"))
+
+
+def test_an_iteration_on_two_cores_takes_about_two_hours():
+    """By hand: 3 passes of 75 steps of 16 pairs of 640 tokens, at 55 % of 945 GFLOP/s, are 1.2 hours of them."""
+    stages = hours(load_config("laptop-0.5b"), GPUS["CPU-2-cores"])
+    train = next(s for s in stages if s.stage == "train")
+    assert train.hours == pytest.approx(3 * 75 * 16 * 640 * 2 * 0.494e9 / (0.55 * 945e9) / 3600, rel=1e-2)
+    assert sum(s.hours for s in stages) < 2.2

@@ -18,8 +18,8 @@ LENGTHS = {"gsm8k": (120, 200), "arc": (150, 200), "math": (800, 300)}
 #: Training and test problems (§ 3); mini's are those in data/.
 PROBLEMS = {"gsm8k": (7473, 1319), "arc": (3370, 1172), "math": (7500, 5000)}
 MINI_PROBLEMS, MINI_LENGTHS = (1000, 1000), (56, 95)
-#: Of the peak of matrix products in training and scoring, of the memory bandwidth in decoding: assumed.
-TRAINING_SHARE, DECODING_SHARE = 0.4, 0.6
+#: Of the memory bandwidth, in decoding: assumed. `Gpu.share` is that of the peak of matrix products.
+DECODING_SHARE = 0.6
 #: Rows that one engine decodes at once, where its memory has room: assumed.
 MOST_ROWS = 512
 #: Dollars for a GPU and hour: assumed.
@@ -63,7 +63,7 @@ def hours(config: Config, gpu: Gpu) -> list[Hours]:
 def computing(stage: str, config: Config, gpu: Gpu, tokens: int) -> Hours:
     """Forward passes over tokens, in all processes of a training."""
     flops, gpus = 2 * architecture(config.model).parameters * tokens, config.parallel.processes
-    return Hours(stage, flops, flops / (gpus * gpu.peak * TRAINING_SHARE) / 3600, gpus)
+    return Hours(stage, flops, flops / (gpus * gpu.peak * gpu.share) / 3600, gpus)
 
 
 def decoding(stage: str, config: Config, gpu: Gpu, problems: int, n: int) -> Hours:
@@ -71,7 +71,7 @@ def decoding(stage: str, config: Config, gpu: Gpu, problems: int, n: int) -> Hou
     a, w, tp = architecture(config.model), number_size(config), config.generation_tp
     prompt, response = LENGTHS.get(config.task, MINI_LENGTHS)
     weights, each = a.parameters * w, 2 * a.parameters
-    bandwidth, speed = tp * gpu.bandwidth * DECODING_SHARE, tp * gpu.peak * TRAINING_SHARE
+    bandwidth, speed = tp * gpu.bandwidth * DECODING_SHARE, tp * gpu.peak * gpu.share
     row = (prompt / n + response) * cache_numbers(a) * w
     rows = max(1, min(MOST_ROWS, problems * n / config.nodes, (tp * USABLE * gpu.memory * 1e9 - weights) / row))
     step = max((weights + rows * row / 2) / bandwidth, each * rows / speed)

@@ -31,12 +31,16 @@ USABLE = 0.9
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU: memory in GB, peak of dense 16-bit matrix products in FLOP/s, memory bandwidth in bytes/s."""
+    """A kind of GPU: memory in GB, peak of dense 16-bit matrix products in FLOP/s, memory bandwidth in bytes/s.
+
+    `share` of the peak is what training and scoring reach: assumed, unless its sheet has it.
+    """
 
     name: str
     memory: float
     peak: float
     bandwidth: float
+    share: float = 0.4
 
 
 GPUS = {name: Gpu(name, **numbers) for name, numbers in sheets("gpus.yaml").items()}
