@@ -1,5 +1,6 @@
 """The notebooks: fit to be read in git, and executed as a program by `irpo run`."""
 
+import ast
 import csv
 import json
 import os
@@ -68,6 +69,16 @@ def test_notebook_in_git_can_be_read(path):
     assert str(Path.home()) not in text.replace("/root/", str(Path.home()) + "/")
     assert "site-packages" not in text
     assert "/work/" not in text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_what_a_notebook_imports_of_the_project_is_there(path):
+    cells = [c for c in json.loads(path.read_text(encoding="utf8"))["cells"] if c["cell_type"] == "code"]
+    imports = [node for c in cells for node in ast.walk(ast.parse("".join(c["source"])))
+               if isinstance(node, ast.ImportFrom) and str(node.module).startswith("irpo_")]  # fmt: skip
+    assert imports
+    for node in imports:
+        exec(ast.unparse(node), {})
 
 
 @pytest.mark.slow  # the whole course as a user runs it, on each task
