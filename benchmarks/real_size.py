@@ -23,9 +23,10 @@ from benchmarks.training import ALIKE, SHAPES, operations, random_pairs, trl_tra
 from irpo_lib.config import load_config
 from irpo_lib.engines.transformers import generate
 from irpo_lib.fast.draw import pick
+from irpo_lib.fast.packed import packed
 from irpo_lib.fast.predict import choose_path
 from irpo_lib.models.device import keep_freed_memory
-from irpo_lib.models.load import load_model
+from irpo_lib.models.load import load_model, load_tokenizer
 from irpo_lib.models.parallel import Ranks
 from irpo_lib.pairs import ScoredPair
 from irpo_lib.training import Loop
@@ -35,7 +36,7 @@ QWEN = {
     "num_attention_heads": 14, "num_key_value_heads": 2,
 }  # fmt: skip
 #: Steps of which the first ones make AdamW's state and fill the pools of memory; the last ones are counted.
-STEPS, COUNTED = 4, 2
+STEPS, COUNTED = 3, 2
 MICRO, ROUNDS = 4, 2
 PROMPTS, PROMPT, N, NEW = 8, 120, 16, 48
 DRAWS = 128
@@ -68,6 +69,7 @@ def sampling() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         model = qwen().to(torch.bfloat16)
         model.save_pretrained(folder)
+        load_tokenizer("mini-llama").save_pretrained(folder)  # vLLM wants one
         parameters = model.num_parameters()
         del model  # the sides need the memory
         peers = {"generate": ">= 6"} | ({"vllm": ">= 1.2"} if importlib.util.find_spec("vllm") is not None else {})
@@ -179,7 +181,7 @@ def sample(side: str, folder: str) -> dict[str, float]:
 
 
 def _ours(folder: str, prompts: list[list[int]]) -> Callable[[int], Any]:
-    model = load_model(folder, "bfloat16")
+    model = packed(load_model(folder, "bfloat16"), PROMPTS * N)  # as its sampler does
     return lambda new: generate(model, prompts, N, 0.8, 1.0, new, seed=0)
 
 
