@@ -113,7 +113,10 @@ class Run:
         """The log-probs of the followed pairs during the training of a model; see `probe`."""
         path = self.of(model, "train") / "probe.parquet"
         if not path.is_file():
-            raise UserError(f"{path} does not exist: {model} was not trained here, or with probe_every=0")
+            raise UserError(
+                f"{path} does not exist: {model} was not trained here, or with probe_every=0, or no winner was the "
+                f"model's own, which are the ones followed: take more train_problems or samples"
+            )
         return pd.read_parquet(path)
 
     def trained_with(self, model: str) -> dict[str, Any]:
