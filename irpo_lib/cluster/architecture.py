@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from irpo_lib.config import read_yaml
 from irpo_lib.models.load import resolve_model
 from irpo_lib.terminal.errors import UserError
 
@@ -54,7 +53,7 @@ class Architecture:
 
 def sheets(name: str) -> dict[str, dict[str, Any]]:
     """A YAML file beside this one: what is described → its numbers."""
-    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf8"))
+    return read_yaml(Path(__file__).with_name(name).read_text(encoding="utf8"), name)
 
 
 #: So that a plan needs no network.
