@@ -37,7 +37,7 @@ from irpo_lib.stages.store import full_disk_named, remove, sole_writer, write_js
 from irpo_lib.terminal.errors import UserError
 from irpo_lib.terminal.progress import Progress, quiet
 
-#: How far a margin at step 0 may be from 0, in nats, times the root of a pair's response tokens: the reference was scored
+#: How far a margin at step 0 may be from 0, in nats over the root of a pair's response tokens: the reference was scored
 #: in other batches, and each token's rounding adds to the sum. In bfloat16 0.13 is the most that was seen.
 MARGIN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 #: § 3.1 does not say; the length above which a gradient is scaled down.

@@ -36,7 +36,19 @@ FOUR = ("melting of ice", "converging of crustal plates", "erosion by wind", "de
         ("Final answer: 4 apples", "4 apples"),
         ("The answer is 4", None),  # never the last number of the text
         ("#### 4", None),
-        ("Final answer is 4", None),
+        ("Final answer is: 4", "4"),  # without the words that were asked for, the sentence that says it
+        ("Therefore, the final answer is 4. We needed 12 for that.", "4"),
+        ("So the **final answer** is: **4**", "4"),
+        ("The final answer is 3. Wait.\nThe final answer is:\n\\[ 4 \\]", "\\[ 4 \\]"),  # the last one counts
+        ("The final answer is (C). A pulley lifts it.", "(C)"),
+        ("Final answer: 4\nLet us see. 2 + 3 = 5.\nSo the final answer is 5.", "5."),
+        ("Final answer: The final answer is 5.", "5."),
+        ("Final answer: 4\nThe final answer is correct.", "4"),  # a remark on it
+        ("Final answer: 4\nThe final answer is not 5.", "4"),
+        ("The final answer is wrong.", None),
+        ("The final answer isn't 4", None),
+        ("The final answer was 4", None),
+        ("The final answer is\nQuestion: What is 2 + 2?\nFinal answer: 4", None),
         ("finalanswer: 4", None),
         ("Final answer:", None),
         ("Final answer: **", None),

@@ -142,7 +142,11 @@ def test_the_first_token_is_drawn_from_the_softmax(model, prompts, temperature, 
 
 @pytest.mark.parametrize("vocabulary", [2, 487, SMALL, SMALL + 1, 49152, 151_936])
 def test_a_draw_is_the_first_token_whose_running_sum_passes_the_number(vocabulary):
-    """Against NumPy's cumsum and search in float64; most tokens have no probability at all, the last ones neither."""
+    """Against NumPy's cumsum and search in float64; most tokens have no probability at all, the last ones neither.
+
+    In a large vocabulary blocks are summed in float32, whose rounding may move a border by a ten-millionth.
+    """
+    rounding = 1e-7 if vocabulary > SMALL else 1e-12
     generator = torch.Generator().manual_seed(vocabulary)
     p = torch.softmax(5 * torch.randn(40, vocabulary, generator=generator), -1)
     p[20:, torch.rand(vocabulary, generator=generator) < 0.7] = 0
@@ -155,7 +159,7 @@ def test_a_draw_is_the_first_token_whose_running_sum_passes_the_number(vocabular
         below = np.cumsum(row)
         assert row[token] > 0
         share = u * below[-1]
-        assert below[token] - row[token] - 1e-12 <= share <= below[token] + 1e-12
+        assert below[token] - row[token] - rounding <= share <= below[token] + rounding
     assert draw(p[7:8], uniform[7:8]).tolist() == drawn[7:8].tolist(), "in another batch"
 
 

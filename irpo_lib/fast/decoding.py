@@ -65,7 +65,8 @@ def _why_not_shared(model: PreTrainedModel, prompts: Sequence[list[int]], most: 
     # Rounding grows with depth, to well below the square root of the precision; another attention gives O(1). Models
     # compute their norms in float32 even where the rest is in float64.
     precision = max(torch.finfo(dtype).eps for dtype in (model.dtype, torch.float32))
-    if not (found - expected).norm(dim=-1).max() <= precision**0.5 * expected.norm():
+    off = (found - expected).to(at_least_float32(found))
+    if not off.norm(dim=-1).max() <= precision**0.5 * expected.norm():
         return "its logits came out different when they were shared"
     return None
 
@@ -108,8 +109,8 @@ class Shared:
         return rows.as_part(lengths, torch.arange(len(texts), device=ids.device).repeat_interleave(n))
 
     def logits(self, together: Sequence[Rows], tokens: Tensor, positions: Tensor) -> Tensor:
-        """Behind each row's newest token or tokens, [rows] or [rows, new] → [rows, vocabulary], at least float32."""
+        """Behind each row's newest token or tokens, [rows] or [rows, new] → [rows, vocabulary]."""
         past = SharedCache(together, self.layers)
         ids, at = (x.reshape(len(x), -1) for x in (tokens, positions))
         out = self.model(input_ids=ids, position_ids=at, past_key_values=past, use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1].to(at_least_float32(out.logits))
+        return out.logits[:, -1]

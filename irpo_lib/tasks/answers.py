@@ -1,7 +1,8 @@
 r"""From a response to its final answer, and what the forms of answers (`numbers`, `letters`, `math_answers`) share.
 
-The paper's format is required: the *last* "Final answer:" counts, its line or the next line that is not empty. There
-is no falling back to the last number of the text. Every function here is linear in the length of its input.
+The paper's format is required: the *last* "Final answer:" counts, its line or the next line that is not empty, or the
+sentence "The final answer is …". There is no falling back to the last number of the text. Every function here is linear
+in the length of its input.
 """
 
 import re
@@ -9,8 +10,12 @@ import re
 LETTERS = "ABCDE"
 #: Longer lines are no answers; the limit keeps hostile text from costing time.
 LONGEST = 1000
-_MARKER = re.compile(r"final answer[*_ ]{0,4}:", re.IGNORECASE)
-
+#: One live response in twenty of half a billion parameters says it in words only; "… is correct" is a remark.
+_MARKER = re.compile(
+    r"final answer[*_ ]{0,4}(?::|(?<=[*_ ])(?P<said>is)\b(?! (?:not|(?:in)?correct|right|wrong)\b)[*_ ]{0,4}:?)",
+    re.IGNORECASE,
+)
+_SENTENCE_ENDS = re.compile(r"\.\s")
 
 #: A model that runs on puts a new problem to itself: what it answers there is no answer to this one. Behind another
 #: line's colon ("Let us look at it:") the question is this one, quoted.
@@ -22,15 +27,19 @@ _NEXT_QUESTION = re.compile(
 def final_answer(response: str) -> str | None:
     """The text behind the last "Final answer:" (any case, markdown around it allowed), or None.
 
-    What follows a new "Question:" is another problem's and is not looked at.
+    "The final answer is" counts alike, with what its sentence says. What follows a new "Question:" is another problem's
+    and is not looked at.
 
     >>> final_answer("2 + 2 = 4.\\nFinal answer: 4")
     '4'
+    >>> final_answer("So the final answer is 4. It is even.")
+    '4'
     """
-    own, end = _NEXT_QUESTION.split(response.lstrip(), maxsplit=1)[0], None
+    own, last = _NEXT_QUESTION.split(response.lstrip(), maxsplit=1)[0], None
     for marker in _MARKER.finditer(own):
-        end = marker.end()
-    return None if end is None else _first_line(own[end:])
+        last = marker
+    line = last and _first_line(own[last.end() :])
+    return _SENTENCE_ENDS.split(line)[0] if line and last["said"] else line
 
 
 #: The text of a special token, where it was decoded with the rest.
