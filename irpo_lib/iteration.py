@@ -4,17 +4,18 @@ Everything of iteration t stands in `RUN/iteration-t/`, made with M_{t-1}; `iter
 How each box becomes a folder is in `stages.boxes`, where its work runs in `cluster.launch`.
 """
 
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from irpo_lib.cluster.launch import run_work
-from irpo_lib.config import Config
+from irpo_lib.config import Config, config_from
 from irpo_lib.evaluation import models_with_votes
 from irpo_lib.pairs import ScoredPairs, scored_pairs
 from irpo_lib.records import Problem
 from irpo_lib.stages import boxes
 from irpo_lib.stages.samples import Launch
-from irpo_lib.stages.store import read_json
+from irpo_lib.stages.store import CONFIG, read_json, write_json
 from irpo_lib.tasks import Task, get_task, read_split
 from irpo_lib.terminal.errors import UserError
 
@@ -55,7 +56,8 @@ class Experiment:
     def generate(self, iteration: int) -> Path:
         """N samples of M_{t-1} for each training problem."""
         folder, model = self.folder(iteration, "generate"), self.model(iteration - 1)
-        return boxes.generate_stage(folder, self.config, self.launch, model, self.train_problems(), iteration)
+        boxes.generate_stage(folder, self.config, self.launch, model, self.train_problems(), iteration)
+        return self._kept(folder)
 
     def reward(self, iteration: int) -> Path:
         """Each completion's final answer and reward."""
@@ -109,7 +111,15 @@ class Experiment:
             self.train(iteration)
         vote = iteration in models_with_votes(self.config, self.task)
         folder, model = self.folder(iteration, "evaluate"), self.model(iteration)
-        return boxes.evaluate_stage(folder, self.config, self.launch, model, self.test_problems(), vote)
+        boxes.evaluate_stage(folder, self.config, self.launch, model, self.test_problems(), vote)
+        return self._kept(folder)
+
+    def _kept(self, folder: Path) -> Path:
+        """The folder of a stage that is made with this config, which is written down."""
+        path = self.run_dir / CONFIG
+        if not path.is_file() or config_from(read_json(path)) != self.config:
+            write_json(path, asdict(self.config))
+        return folder
 
     def run(self) -> None:
         """The whole of Figure 1: M_0 … M_T."""

@@ -196,17 +196,14 @@ def test_the_command_makes_the_same_config(config, report):
     words = shlex.split(next(line for line in page.text.splitlines() if line.startswith("irpo run")))
     assert words[:6] == ["irpo", "run", "--preset", "mini", "--task", "gsm8k-mini"]
     again = load_config("mini", "gsm8k-mini", **parse_overrides(words[7::2]))
-    # Of a folder alone it cannot be told what is not recorded in it.
     assert again == config
 
 
-def test_the_command_of_a_run_by_notebooks_is_the_recorded_one(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("model"))
-    (copy / "notebooks").mkdir()
-    parameters = {"preset": "mini", "task": "gsm8k-mini", "overrides": {"beta": 0.3, "model": "a folder"}}
-    (copy / "notebooks" / ".01_generation.json").write_text(json.dumps({"parameters": parameters}))
-    text = Page(write_report(copy, with_models=False)).text
-    assert "irpo run --preset mini --task gsm8k-mini --set beta=0.3 --set 'model=a folder'" in text
+def test_the_command_of_a_folder_that_holds_stages_only_is_not_known(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("model", "config.json"))
+    page = Page(write_report(copy, with_models=False))
+    assert "the folder has no config.json" in page.text
+    assert not [line for line in page.text.splitlines() if line.startswith("irpo run")]
 
 
 # --- hostile text ---
@@ -301,12 +298,15 @@ def test_without_a_trained_model_there_are_no_colours(run, tmp_path):
     assert second["why"].endswith("iteration-2/train/model is missing")
 
 
-def test_a_seed_model_of_no_preset_is_said_to_be_unknown(small_config, tmp_path):
-    experiment = Experiment(small_config, tmp_path / "tiny")
+def test_a_seed_model_that_is_another_one_now_is_said_to_be_unknown(small_config, tmp_path):
+    own = shutil.copytree(small_config.model, tmp_path / "own")
+    experiment = Experiment(replace(small_config, model=str(own)), tmp_path / "tiny")
     experiment.train(1)
+    assert Page(write_report(experiment.run_dir)).data["iterations"][0]["why"] == ""
+    (own / "generation_config.json").write_text("{}")
     page = Page(write_report(experiment.run_dir))
-    assert "is that of no preset" in page.data["iterations"][0]["why"]
-    assert "model=FOLDER" in page.text
+    assert "is not known, or is another one now" in page.data["iterations"][0]["why"]
+    assert f"model={own}" in page.text
 
 
 def test_problems_that_have_changed_are_not_shown(run, tmp_path):

@@ -7,13 +7,11 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
-from irpo_lib.config import PRESETS, load_config
 from irpo_lib.records import Completion, PreferencePair, Problem
 from irpo_lib.results.runs import Run
 from irpo_lib.stages import parquet
-from irpo_lib.stages.store import MANIFEST, hash_json, read_json
+from irpo_lib.stages.store import MANIFEST, hash_json
 from irpo_lib.tasks import get_task, read_split
 from irpo_lib.terminal.errors import UserError
 
@@ -22,32 +20,18 @@ MOST_TOKENS = 300_000
 
 
 class RunFolder(Run):
-    """A run folder with what only a report asks of it: parameters, M0, problems and samples."""
+    """A run folder with what only a report asks of it: M0, problems and samples."""
 
     @cached_property
-    def recorded(self) -> dict[str, Any]:
-        """The parameters of the notebooks that made the run: preset, task, seed, overrides; empty where none did."""
-        records = sorted((self.folder / "notebooks").glob(".[0-9][0-9]_*.json"))
-        return read_json(records[-1]).get("parameters", {}) if records else {}
-
-    @cached_property
-    def preset_and_model(self) -> tuple[str, str | None]:
-        """The preset and M0: what was recorded, or any preset whose model has the hash that the run has for it."""
+    def seed_model(self) -> str | None:
+        """M0; None where it is not known, or is another one now."""
         from irpo_lib.models.load import model_hash
 
         first = self.loop("train").get(1) or self.loop("generate").get(1) or self.loop("evaluate").get(0)
-        wanted = first.inputs.get("model") if first else None
-        preset, overrides = self.recorded.get("preset", "mini"), self.recorded.get("overrides", {})
-        known = [(preset, overrides["model"])] if "model" in overrides else []
-        for name in [preset, *sorted(p.stem for p in PRESETS.glob("*.yaml"))]:
-            with suppress(UserError):  # a preset file that has gone, or one that is not valid any more
-                known.append((name, load_config(name).model))
-        return next(((name, model) for name, model in known if model_hash(model) == wanted), ("mini", None))
-
-    @property
-    def seed_model(self) -> str | None:
-        """M0; None where it is not known."""
-        return self.preset_and_model[1]
+        with suppress(UserError):  # a folder that has gone
+            if self.config and first and model_hash(self.config.model) == first.inputs.get("model"):
+                return self.config.model
+        return None
 
     def completions(self, iteration: int) -> Path:
         """The file of rewarded completions."""
@@ -77,7 +61,7 @@ class RunFolder(Run):
     def problems(self) -> tuple[dict[str, Problem], str]:
         """id → training problem, and, where they are not known, why not."""
         try:
-            task = get_task(self.task, self.recorded.get("overrides", {}).get("task_path"))
+            task = get_task(self.task, self.config.task_path if self.config else None)
             found = read_split(task, "train")[: len(self.sampled)]
         except UserError as error:
             return {}, f"The problems cannot be read ({error}); prompts are shown in their place."

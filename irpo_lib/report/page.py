@@ -6,10 +6,11 @@ is made by `page.js` from JSON within the page, where text is only ever the text
 
 import json
 import shlex
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from irpo_lib.config import Config, load_config, read_yaml
+from irpo_lib.config import PRESETS, Config, load_config, read_yaml
 from irpo_lib.report.browser import browser_data
 from irpo_lib.report.folder import RunFolder, open_run
 from irpo_lib.report.images import accuracy_images, log_prob_images
@@ -35,7 +36,7 @@ def write_report(folder: Path, out: Path | None = None, problems: int = 60, with
     html = TEMPLATES.get_template("report/page.html").render(
         run=run, rows=rows, accuracy_images=[] if rows.empty else accuracy_images(rows),
         log_prob_images=log_prob_images(run), data=browser_data(run, problems, with_models), settings=_settings(run),
-        command=reproduce_command(run),
+        command=reproduce_command(run.config) if run.config else "not known: the folder has no config.json",
     )  # fmt: skip
     out = out or folder / "results" / "report.html"
     return write_text(html, out / "report.html" if out.is_dir() else out)
@@ -51,55 +52,16 @@ def _settings(run: RunFolder) -> dict[str, dict[str, list[str]]]:
     return values
 
 
-# --- the command that makes a run again ---
-
-
-def reproduce_command(run: RunFolder) -> str:
-    """`irpo run …` with the preset, task and changed keys of a run.
-
-    Where the notebooks made it, their parameters are given back. Else the stages' settings are compared with the
-    preset of M0 (where that is not known, FOLDER is to be filled in); of a run that is not finished, the command makes
-    as many iterations as are there.
-    """
-    if run.recorded:
-        return _words(run.recorded["preset"], run.recorded["task"], run.recorded["overrides"])
-    preset, model = run.preset_and_model
-    try:
-        config = load_config(preset, run.task)
-    except UserError:  # a task that the preset does not have
-        return _words(preset, run.task, {})
-    found = {"model": model or "FOLDER"} | _config_keys(run, config)
-    return _words(preset, run.task, {key: value for key, value in found.items() if value != getattr(config, key)})
-
-
-def _words(preset: str, task: str, overrides: dict[str, Any]) -> str:
-    words = ["irpo", "run", "--preset", preset, "--task", task]
-    for key, value in overrides.items():
+def reproduce_command(config: Config) -> str:
+    """`irpo run …`: the preset that has most in common with a run's config, and what differs."""
+    found = []
+    for path in sorted(PRESETS.glob("*.yaml")):
+        with suppress(UserError):  # a preset without this task
+            preset = asdict(load_config(path.stem, config.task))
+            found.append((path.stem, {k: v for k, v in asdict(config).items() if v != preset[k]}))
+    name, changes = min(found, key=lambda known: len(known[1]))
+    words = ["irpo", "run", "--preset", name, "--task", config.task]
+    for key, value in changes.items():
         plain = isinstance(value, str) and read_yaml(value, key) == value
-        text = value if plain else json.dumps(value)  # JSON is YAML
-        words += ["--set", f"{key}={text}"]
+        words += ["--set", f"{key}={value if plain else json.dumps(value)}"]  # JSON is YAML
     return shlex.join(words)
-
-
-def _config_keys(run: RunFolder, preset: Config) -> dict[str, Any]:
-    """Keys of the config as the loop's stages have them."""
-    found = {key: value for key, value in run.settings.items() if hasattr(preset, key)}
-    trains, generates = list(run.loop("train").values()), list(run.loop("generate").values())
-    if run.loop("select"):
-        found["select_checkpoint"] = True
-    elif trains:
-        found["max_steps"] = trains[0].settings["steps"]
-    rates = [s.settings["learning_rate"] for s in trains]
-    found |= zip(("learning_rate", "later_learning_rate"), rates, strict=False)
-    if any("reward1" in s.inputs for s in run.loop("pairs").values()):  # pairs of more than one iteration's samples
-        found["replay"] = True
-    if generates:
-        found["iterations"] = len(generates)
-        found["temperatures"] = tuple(s.settings["temperature"] for s in generates)
-        votes = run.loop("evaluate").items()
-        found["majority_iterations"] = tuple(t for t, s in votes if "majority_samples" in s.settings)
-    if run.sampled:
-        found["train_problems"] = len(run.sampled)
-    if run.has("M0"):
-        found["test_problems"] = len(run.outcomes("M0"))
-    return found

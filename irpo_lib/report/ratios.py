@@ -22,7 +22,7 @@ def token_ratios(
     """The log-ratios of the pairs' responses under the model that training started from and the one that it made.
 
     Args:
-        before: M_{t−1}: a folder of the run, the name of M0 as in a preset, or None where that is not known.
+        before: M_{t−1}: a folder of the run, the name of M0, or None where that is not known.
         after: The folder of M_t.
         dtype: What the models compute in.
 
@@ -34,7 +34,7 @@ def token_ratios(
         UserError: a model is missing, cannot be loaded, or does not fit into memory.
     """
     if before is None:
-        raise UserError("the model that training started from is not known: it is that of no preset")
+        raise UserError("the model that training started from is not known, or is another one now")
     for folder in (before, after):
         if isinstance(folder, Path) and not folder.is_dir():
             raise UserError(f"the model's folder {folder} is missing")

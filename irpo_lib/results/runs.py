@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from irpo_lib.stages.store import MANIFEST, read_json
+from irpo_lib.config import Config, config_from
+from irpo_lib.stages.store import CONFIG, MANIFEST, read_json
 from irpo_lib.terminal.errors import UserError
 
 #: The column of the paper's tables that a task is compared with.
@@ -77,6 +78,12 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The loop's settings, of all its stages: what differs between iterations is as in the last one."""
         return {k: v for s in self.stages if s.iteration is not None for k, v in s.settings.items()}
+
+    @cached_property
+    def config(self) -> Config | None:
+        """The loop's, as it was last run; None in a folder that holds stages only."""
+        path = self.folder / CONFIG
+        return config_from(read_json(path)) if path.is_file() else None
 
     @property
     def task(self) -> str:

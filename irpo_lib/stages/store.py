@@ -24,6 +24,8 @@ from irpo_lib.stages import parquet
 from irpo_lib.terminal.errors import UserError
 
 MANIFEST = "stage.json"
+#: A run's config, for its readers: where M0 and the task's files are stands in no stage.
+CONFIG = "config.json"
 #: Of a stage under way: its settings and inputs, and locks of the process that asks for it and of the one that works.
 BEGUN, LOCK, WORK_LOCK = "begun.json", ".lock", ".work.lock"
 #: What a stage under way has beside its output.

@@ -38,7 +38,9 @@ def final_answer(response: str) -> str | None:
     own, last = _NEXT_QUESTION.split(response.lstrip(), maxsplit=1)[0], None
     for marker in _MARKER.finditer(own):
         last = marker
-    line = last and _first_line(own[last.end() :])
+    if last is None:
+        return None
+    line = _first_line(own[last.end() :])
     return _SENTENCE_ENDS.split(line)[0] if line and last["said"] else line
 
 
