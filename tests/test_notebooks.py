@@ -12,7 +12,6 @@ import pytest
 from helpers import wait_until
 
 from irpo_lib.course import program
-from irpo_lib.course.program import BEYOND
 from irpo_lib.terminal.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -81,40 +80,62 @@ def test_what_a_notebook_imports_of_the_project_is_there(path):
         exec(ast.unparse(node), {})
 
 
-@pytest.mark.slow  # the whole course as a user runs it, on each task
-@pytest.mark.parametrize("task", ["gsm8k-mini", "arc-mini", "math-mini"])
-def test_irpo_run_executes_the_course(task, tmp_path):
-    two = {"iterations": 2, "temperatures": [0.8, 1.0], "majority_iterations": [0, 2]}
-    one = {"iterations": 1, "temperatures": [0.8], "majority_iterations": [0], "alpha": 0}
-    overrides = SMALL | (one if task == "math-mini" else two)
-    last = f"M{overrides['iterations']}"
-    arguments = ["run", "--preset", "mini", "--task", task, "--run-dir", str(tmp_path / "run")]
-    arguments += [x for key, value in overrides.items() for x in ("--set", f"{key}={value}")]
-    expected = [p.name for p in NOTEBOOKS if task == "arc-mini" or p.name != BEYOND]  # the last one takes long
-    if BEYOND in expected:
-        arguments.append("--beyond")
-    if task == "gsm8k-mini":
-        kill_papermill(arguments, tmp_path / "run")
+def settings(iterations: int, **changes) -> dict:
+    temperatures, votes = [0.8, 1.0][:iterations], [0, 2][:iterations]
+    return SMALL | {"iterations": iterations, "temperatures": temperatures, "majority_iterations": votes} | changes
+
+
+def accuracies(run_dir: Path) -> dict[tuple[str, str], int]:
+    """(model, measure) → samples a problem, of the table that the notebooks leave."""
+    with (run_dir / "results" / "table.csv").open(encoding="utf8") as file:
+        return {(row["model"], row["measure"]): int(row["samples_a_problem"]) for row in csv.DictReader(file)}
+
+
+@pytest.mark.slow  # the whole course as a user runs it
+def test_irpo_run_executes_the_course(tmp_path):
+    run_dir = tmp_path / "run"
+    arguments = ["run", "--preset", "mini", "--task", "gsm8k-mini", "--beyond", "--run-dir", str(run_dir)]
+    arguments += [x for key, value in settings(2).items() for x in ("--set", f"{key}={value}")]
+    kill_papermill(arguments, run_dir)
     first = irpo(*arguments)
     assert first.returncode == 0, first.stderr
-    done = sorted(p.name for p in (tmp_path / "run" / "notebooks").glob("*.ipynb"))
-    assert done == expected
-    with (tmp_path / "run" / "results" / "table.csv").open(encoding="utf8") as file:
-        rows = {(row["model"], row["measure"]): int(row["samples_a_problem"]) for row in csv.DictReader(file)}
-    loop = {("M0", "greedy"): 1, ("M0", "majority"): 8, ("M1", "greedy"): 1, (last, "greedy"): 1}
+    assert sorted(p.name for p in (run_dir / "notebooks").glob("*.ipynb")) == [p.name for p in NOTEBOOKS]
+    rows = accuracies(run_dir)
+    loop = {("M0", "greedy"): 1, ("M0", "majority"): 8, ("M1", "greedy"): 1, ("M2", "greedy"): 1, ("M2", "majority"): 8}
     assert loop.items() <= rows.items()
-    assert rows.get((last, "majority")) == (8 if last == "M2" else None)
     assert {("sft-chosen", "greedy"), ("dpo", "greedy"), ("dpo-from-sft", "greedy")} <= rows.keys()
-    assert (tmp_path / "run" / "results" / f"accuracy-{task}.pdf").read_bytes().startswith(b"%PDF")
+    assert (run_dir / "results" / "accuracy-gsm8k-mini.pdf").read_bytes().startswith(b"%PDF")
 
-    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    files = {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file()}
     second = irpo(*arguments)
     assert second.returncode == 0, second.stderr
-    assert second.stdout.count("done before") == len(expected)
-    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert second.stdout.count("done before") == len(NOTEBOOKS)
+    assert files == {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file()}
 
-    status = irpo("status", str(tmp_path / "run"))
-    assert f"iteration-{last[1:]}/evaluate" in status.stdout
+    status = irpo("status", str(run_dir))
+    assert "iteration-2/evaluate" in status.stdout
+
+
+@pytest.mark.slow  # papermill itself, on the notebooks whose text and numbers depend on the task; the others run above
+@pytest.mark.parametrize(("task", "iterations", "changes"), [("arc-mini", 2, {}), ("math-mini", 1, {"alpha": 0})])
+def test_papermill_executes_the_notebooks_on_other_tasks(task, iterations, changes, tmp_path):
+    parameters = {"task": task, "run_dir": str(tmp_path), "overrides": settings(iterations, **changes)}
+    (tmp_path / "parameters.yaml").write_text(json.dumps(parameters))
+    for name in ("02_rewards", "03_preference_pairs", "05_logprob_diagnostics", "06_iterations"):
+        papermill = [sys.executable, "-m", "papermill", "--no-progress-bar", "-f", str(tmp_path / "parameters.yaml")]
+        where = [str(ROOT / "notebooks" / f"{name}.ipynb"), str(tmp_path / f"{name}.ipynb")]
+        done = subprocess.run([*papermill, *where], cwd=ROOT, env=OFFLINE, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    rows = accuracies(tmp_path)
+    last = f"M{iterations}"
+    assert {
+        ("M0", "greedy"): 1,
+        ("M0", "majority"): 8,
+        ("M1", "greedy"): 1,
+        (last, "greedy"): 1,
+    }.items() <= rows.items()
+    assert rows.get((last, "majority")) == (8 if iterations == 2 else None)
+    assert (tmp_path / "results" / f"accuracy-{task}.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.slow  # `irpo run` in a process of its own
