@@ -14,6 +14,7 @@ from irpo_world.tokenizer import build_tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from irpo_lib.models.device import fast_dtype
 from irpo_lib.stages.store import remove
 from irpo_lib.terminal.errors import UserError
 from irpo_lib.terminal.progress import Progress
@@ -109,7 +110,8 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps:
     """Trains a model in place; returns lines "step,loss,seconds".
 
     The loss is taken on the solutions alone, as in instruction tuning: the words of the questions are given. Products
-    are made in bfloat16, the weights stay in float32. Where there is a C++ compiler, the model is compiled first.
+    are made in bfloat16 where there are instructions for it, the weights stay in float32. Where there is a C++ compiler,
+    the model is compiled first.
     """
     AttentionInterface.register(ATTENTION, causal_attention)
     model.set_attn_implementation(ATTENTION)
@@ -140,7 +142,7 @@ def backward(model: LlamaForCausalLM, body: Callable, input_ids: torch.Tensor, l
     n_labelled, loss = (labels != -100).sum(), 0.0
     for ids, targets in zip(input_ids.split(MICRO_BATCH), labels[:, 1:].split(MICRO_BATCH), strict=True):
         labelled = targets != -100
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast_dtype() == "bfloat16"):
             hidden = body(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
             logits = model.lm_head(hidden[labelled])
         part = cross_entropy(logits.float(), targets[labelled], reduction="sum") / n_labelled

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from irpo_lib.config import PRESETS, Config, load_config, read_yaml
 from irpo_lib.report.browser import browser_data
-from irpo_lib.report.folder import RunFolder, open_run
+from irpo_lib.report.folder import open_run
 from irpo_lib.report.images import accuracy_images, log_prob_images
 from irpo_lib.results.tables import table_rows, write_text
 from irpo_lib.results.templates import TEMPLATES
@@ -35,21 +35,12 @@ def write_report(folder: Path, out: Path | None = None, problems: int = 60, with
     rows = table_rows([run])
     html = TEMPLATES.get_template("report/page.html").render(
         run=run, rows=rows, accuracy_images=[] if rows.empty else accuracy_images(rows),
-        log_prob_images=log_prob_images(run), data=browser_data(run, problems, with_models), settings=_settings(run),
+        log_prob_images=log_prob_images(run), data=browser_data(run, problems, with_models),
+        settings=asdict(run.config) if run.config else run.settings,
         command=reproduce_command(run.config) if run.config else "not known: the folder has no config.json",
     )  # fmt: skip
     out = out or folder / "results" / "report.html"
     return write_text(html, out / "report.html" if out.is_dir() else out)
-
-
-def _settings(run: RunFolder) -> dict[str, dict[str, list[str]]]:
-    """setting → value, as JSON → the iterations whose stages have recorded it."""
-    values: dict[str, dict[str, list[str]]] = {}
-    for stage in run.stages:
-        for key, value in stage.settings.items():
-            if stage.iteration is not None and key != "iteration":
-                values.setdefault(key, {}).setdefault(json.dumps(value), []).append(f"iteration {stage.iteration}")
-    return values
 
 
 def reproduce_command(config: Config) -> str:
