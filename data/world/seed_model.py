@@ -110,7 +110,7 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps:
     """Trains a model in place; returns lines "step,loss,seconds".
 
     The loss is taken on the solutions alone, as in instruction tuning: the words of the questions are given. Products
-    are made in bfloat16 where there are instructions for it, the weights stay in float32. Where there is a C++ compiler,
+    are made in bfloat16 where that is fast, the weights stay in float32. Where there is a C++ compiler,
     the model is compiled first.
     """
     AttentionInterface.register(ATTENTION, causal_attention)
