@@ -168,8 +168,7 @@ def load_config(preset: str = "mini", task: str | None = None, /, **overrides: A
             raise UserError(f"preset '{preset}' has no task '{name}'" + nearest(name, per_task))
         values |= per_task[name]
     check_keys(values, KINDS, str(path))
-    missing = KINDS.keys() - values
-    if missing:
+    if missing := KINDS.keys() - values:
         raise UserError(f"{path}: these keys are missing: {', '.join(sorted(missing))}")
     check_keys(overrides, KINDS, "overrides")
     values |= overrides
@@ -187,6 +186,8 @@ def _dtype_here(values: dict[str, Any]) -> str:
 
 def config_from(values: dict[str, Any]) -> Config:
     """A Config of values as YAML or JSON give them; each becomes what its field is, or a UserError says why not."""
+    if missing := KINDS.keys() - values:
+        raise UserError(f"these keys of a config are missing: {', '.join(sorted(missing))}")
     return Config(**{name: _typed(name, kind, values[name]) for name, kind in KINDS.items()})
 
 

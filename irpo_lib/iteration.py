@@ -4,12 +4,13 @@ Everything of iteration t stands in `RUN/iteration-t/`, made with M_{t-1}; `iter
 How each box becomes a folder is in `stages.boxes`, where its work runs in `cluster.launch`.
 """
 
+import json
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from irpo_lib.cluster.launch import run_work
-from irpo_lib.config import Config, config_from
+from irpo_lib.config import Config
 from irpo_lib.evaluation import models_with_votes
 from irpo_lib.pairs import ScoredPairs, scored_pairs
 from irpo_lib.records import Problem
@@ -116,9 +117,9 @@ class Experiment:
 
     def _kept(self, folder: Path) -> Path:
         """The folder of a stage that is made with this config, which is written down."""
-        path = self.run_dir / CONFIG
-        if not path.is_file() or config_from(read_json(path)) != self.config:
-            write_json(path, asdict(self.config))
+        path, values = self.run_dir / CONFIG, json.loads(json.dumps(asdict(self.config)))
+        if not path.is_file() or read_json(path) != values:
+            write_json(path, values)
         return folder
 
     def run(self) -> None:

@@ -206,6 +206,15 @@ def test_the_command_of_a_folder_that_holds_stages_only_is_not_known(run, tmp_pa
     assert not [line for line in page.text.splitlines() if line.startswith("irpo run")]
 
 
+def test_a_config_of_another_version_is_one_sentence(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("model"))
+    values = read_json(copy / "config.json")
+    assert values["seed"] == 3
+    (copy / "config.json").write_text(json.dumps({k: v for k, v in values.items() if k != "beta"}))
+    assert main(["report", str(copy)]) == 1
+    assert "these keys of a config are missing: beta" in capsys.readouterr().err
+
+
 # --- hostile text ---
 
 
