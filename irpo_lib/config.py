@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import yaml
 
 from irpo_lib.cluster.layout import Parallel, check_batch, check_parallel, read_parallel
-from irpo_lib.terminal.errors import UserError, check_keys, nearest
+from irpo_lib.terminal.errors import UserError, check_keys, check_whole, nearest
 
 PRESETS = Path(__file__).parent / "presets"
 DATA = Path(__file__).parent.parent / "data"
@@ -168,8 +168,7 @@ def load_config(preset: str = "mini", task: str | None = None, /, **overrides: A
             raise UserError(f"preset '{preset}' has no task '{name}'" + nearest(name, per_task))
         values |= per_task[name]
     check_keys(values, KINDS, str(path))
-    if missing := KINDS.keys() - values:
-        raise UserError(f"{path}: these keys are missing: {', '.join(sorted(missing))}")
+    check_whole(values, KINDS, str(path))
     check_keys(overrides, KINDS, "overrides")
     values |= overrides
     return config_from(values | {"dtype": _dtype_here(values)} if values["dtype"] == "auto" else values)
@@ -184,10 +183,9 @@ def _dtype_here(values: dict[str, Any]) -> str:
     return fast_dtype()
 
 
-def config_from(values: dict[str, Any]) -> Config:
+def config_from(values: dict[str, Any], where: str = "a config") -> Config:
     """A Config of values as YAML or JSON give them; each becomes what its field is, or a UserError says why not."""
-    if missing := KINDS.keys() - values:
-        raise UserError(f"these keys of a config are missing: {', '.join(sorted(missing))}")
+    check_whole(values, KINDS, where)
     return Config(**{name: _typed(name, kind, values[name]) for name, kind in KINDS.items()})
 
 

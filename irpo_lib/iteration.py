@@ -4,7 +4,6 @@ Everything of iteration t stands in `RUN/iteration-t/`, made with M_{t-1}; `iter
 How each box becomes a folder is in `stages.boxes`, where its work runs in `cluster.launch`.
 """
 
-import json
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from irpo_lib.pairs import ScoredPairs, scored_pairs
 from irpo_lib.records import Problem
 from irpo_lib.stages import boxes
 from irpo_lib.stages.samples import Launch
-from irpo_lib.stages.store import CONFIG, read_json, write_json
+from irpo_lib.stages.store import CONFIG, hash_json, read_json, write_json
 from irpo_lib.tasks import Task, get_task, read_split
 from irpo_lib.terminal.errors import UserError
 
@@ -117,8 +116,8 @@ class Experiment:
 
     def _kept(self, folder: Path) -> Path:
         """The folder of a stage that is made with this config, which is written down."""
-        path, values = self.run_dir / CONFIG, json.loads(json.dumps(asdict(self.config)))
-        if not path.is_file() or read_json(path) != values:
+        path, values = self.run_dir / CONFIG, asdict(self.config)
+        if not path.is_file() or hash_json(read_json(path)) != hash_json(values):
             write_json(path, values)
         return folder
 

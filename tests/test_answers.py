@@ -640,7 +640,7 @@ def test_hostile_text_is_graded_fast_and_without_an_error():
         for task, gold in (("gsm8k-mini", "7"), ("arc-mini", "B"), ("math-mini", "7")):
             started = time.process_time()
             result = grade(task, gold, text, FOUR)
-            assert time.process_time() - started < 5, (task, text[:40])  # quadratic would be minutes
+            assert time.process_time() - started < 1, (task, text[:40])  # quadratic would be minutes
             assert result == (text.startswith("Final answer: 7\n") and task != "arc-mini"), text[:40]
 
 
@@ -649,7 +649,7 @@ def test_the_canonical_forms_themselves_are_fast_and_raise_nothing():
         for canonical in (number, boxed, lambda t: letter(t, FOUR)):
             started = time.process_time()
             canonical(text)
-            assert time.process_time() - started < 5, text[:40]
+            assert time.process_time() - started < 1, text[:40]
 
 
 def test_random_text_never_raises_and_forms_are_stable():

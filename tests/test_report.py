@@ -212,7 +212,7 @@ def test_a_config_of_another_version_is_one_sentence(run, tmp_path, capsys):
     assert values["seed"] == 3
     (copy / "config.json").write_text(json.dumps({k: v for k, v in values.items() if k != "beta"}))
     assert main(["report", str(copy)]) == 1
-    assert "these keys of a config are missing: beta" in capsys.readouterr().err
+    assert f"{copy / 'config.json'}: these keys are missing: beta" in capsys.readouterr().err
 
 
 # --- hostile text ---

@@ -83,7 +83,7 @@ class Run:
     def config(self) -> Config | None:
         """The loop's, as it was last run; None in a folder that holds stages only."""
         path = self.folder / CONFIG
-        return config_from(read_json(path)) if path.is_file() else None
+        return config_from(read_json(path), str(path)) if path.is_file() else None
 
     @property
     def task(self) -> str:

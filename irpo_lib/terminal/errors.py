@@ -22,6 +22,12 @@ def check_keys(keys: Iterable[str], known: Collection[str], where: str) -> None:
             raise UserError(f"{where}: unknown key '{key}'" + nearest(str(key), known))
 
 
+def check_whole(keys: Collection[str], wanted: Collection[str], where: str) -> None:
+    """Raises UserError for the keys that are not there."""
+    if missing := set(wanted) - set(keys):
+        raise UserError(f"{where}: these keys are missing: {', '.join(sorted(missing))}")
+
+
 def first_sentence(error: Exception) -> str:
     """Of a library's message, which may go on for lines."""
     return " ".join(str(error).split()).split(". ")[0][:200]
