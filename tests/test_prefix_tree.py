@@ -218,12 +218,11 @@ def test_a_step_is_the_same_by_either_path(settings, tiny_model, small_config):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("rows", "in_cache"), [(1, 1), (3, 20), (4, 10**6), (1024, 60)])
-def test_log_probs_in_chunks_equal_log_softmax_with_their_gradients(bias, rows, in_cache, monkeypatch):
-    """Chunks of some rows, of which a few at a time are in the cache."""
-    monkeypatch.setattr(chunked_logps, "LOGITS", 1)
-    monkeypatch.setattr(chunked_logps, "ROWS", rows)
-    monkeypatch.setattr(chunked_logps, "CACHED", in_cache)
+@pytest.mark.parametrize(("rows", "in_cache", "piece"), [(1, 1, 1), (3, 20, 5), (4, 10**6, 17), (1024, 60, 100)])
+def test_log_probs_in_chunks_equal_log_softmax_with_their_gradients(bias, rows, in_cache, piece, monkeypatch):
+    """Chunks of some rows, of which a few at a time are in the cache; the head's gradient in pieces."""
+    for name, size in (("LOGITS", 1), ("ROWS", rows), ("CACHED", in_cache), ("PIECE", piece)):
+        monkeypatch.setattr(chunked_logps, name, size)
     generator = torch.Generator().manual_seed(1)
     hidden, weight, shift = (
         torch.randn(size, dtype=torch.float64, generator=generator, requires_grad=True)

@@ -20,6 +20,8 @@ LOGITS = 2**24
 #: Tokens whose logits are there at once, at least. Each chunk reads and writes the gradient of the head, as large as
 #: the logits of `hidden_size` tokens; smaller chunks of a large vocabulary would do little else.
 ROWS = 1024
+#: Rows of the head whose gradient is added at once.
+PIECE = 8192
 #: Rows of a large product, in multiples of so many: others are up to a third slower in bfloat16 on a CPU.
 MULTIPLE = 64
 
@@ -89,10 +91,10 @@ class ChunkedLogps(torch.autograd.Function):
                 few.copy_(of_logits)
             if needs_hidden:
                 grad_hidden[some] = logits @ weight
-            if needs_weight and logits.dtype == grad_weight.dtype:
-                grad_weight.addmm_(logits.T, hidden[some])
-            elif needs_weight:
-                grad_weight += logits.T @ hidden[some]
+            if needs_weight:
+                # In pieces: to add what is in another type, torch makes a copy of all of it first.
+                for piece, few in zip(grad_weight.split(PIECE), logits.split(PIECE, dim=1), strict=True):
+                    piece += few.T @ hidden[some]
         return grad_hidden, grad_weight, grad_bias, None  # autograd turns each into the type of what it belongs to
 
 
