@@ -8,17 +8,21 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from irpo_world import splits
 from irpo_world.corpus import corpus, is_reserved
 from irpo_world.seed_model import SEED
 from irpo_world.tokenizer import build_tokenizer
 from irpo_world.writer import Writer
+from transformers import AutoModelForCausalLM
 
 from irpo_lib.config import DATA
 from irpo_lib.generation import to_text
-from irpo_lib.models.load import encode_prompt, encode_reply
+from irpo_lib.models.load import encode_prompt, encode_reply, load_tokenizer
 from irpo_lib.records import Problem
 from irpo_lib.rewards import grade
 from irpo_lib.tasks import get_task, read_split
@@ -374,8 +378,6 @@ def test_mini_llama_is_small_and_of_a_shape_that_other_engines_run():
 
 @needs_mini_llama
 def test_mini_llamas_tokenizer_knows_every_problem(full_tokenizer, problems):
-    from irpo_lib.models.load import load_tokenizer
-
     tokenizer = load_tokenizer("mini-llama")
     config = json.loads((MINI_LLAMA / "config.json").read_text(encoding="utf8"))
     assert tokenizer.get_vocab() == full_tokenizer.get_vocab()
@@ -391,23 +393,42 @@ def test_mini_llamas_tokenizer_knows_every_problem(full_tokenizer, problems):
         check_template(tokenizer, some[-1], task, f"So.\nFinal answer: {some[-1].answer}")
 
 
-@pytest.mark.slow  # two pre-trainings
-def test_a_seed_model_repeats_itself_and_another_seeds_has_the_same_tokenizer(tmp_path, one_thread):
-    from irpo_world.seed_model import make_seed_model
+@pytest.mark.slow  # pre-trainings
+def test_a_seed_model_repeats_itself_and_another_seeds_has_the_same_tokenizer(tmp_path, one_thread, monkeypatch):
+    """Compiled, which takes most of a minute, once; it then learns the same but for rounding."""
+    from irpo_world import seed_model
 
-    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
-        make_seed_model(tmp_path / name, seed, steps=2)
-    one, again, other = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "again", "other"))
-    assert one["model.safetensors"] == again["model.safetensors"]
+    with monkeypatch.context() as without_compiler:
+        without_compiler.setattr(seed_model.shutil, "which", lambda name: None)
+        for name, seed in (("one", 0), ("other", 1)):
+            seed_model.make_seed_model(tmp_path / name, seed, steps=2)
+        again, its_log = pretrained(tmp_path / "one")
+    one, other = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "other"))
     assert {n for n in one if one[n] != other[n]} == {"model.safetensors", "pretraining.csv"}
     rows = one["pretraining.csv"].decode().splitlines()
     assert [row.partition(",")[0] for row in rows] == ["step", "0", "1"]
     assert json.loads(one["config.json"])["dtype"] == "float32"
+    kept = AutoModelForCausalLM.from_pretrained(tmp_path / "one").state_dict()
+    assert all(tensor.equal(kept[name]) for name, tensor in again.state_dict().items())
+    compiled, log = pretrained(tmp_path / "one")
+    assert [float(row.split(",")[1]) for row in log[1:]] == pytest.approx(
+        [float(row.split(",")[1]) for row in its_log[1:]], rel=1e-3
+    )
+    assert all(torch.allclose(tensor, kept[name], atol=1e-3) for name, tensor in compiled.state_dict().items())
+
+
+def pretrained(folder: Path) -> tuple[Any, list[str]]:
+    """A seed model of two steps with the tokenizer in a folder, and its log."""
+    from irpo_world import seed_model
+
+    tokenizer = load_tokenizer(str(folder))
+    torch.manual_seed(0)
+    model = seed_model.new_model(tokenizer)
+    return model, seed_model.pretrain(model, tokenizer, 2, 0)
 
 
 def test_the_attention_of_pre_training_is_transformers_own():
     """In float32, on documents of different lengths, padded on the right: the same loss and gradients."""
-    import torch
     from irpo_world import seed_model
     from transformers import LlamaConfig, LlamaForCausalLM
 

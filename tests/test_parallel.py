@@ -31,7 +31,6 @@ LAYOUTS = {
     "fsdp 2": Parallel(fsdp=2),
     "tp 2": Parallel(tp=2),
     "tp 2, fsdp 2": Parallel(tp=2, fsdp=2),
-    "fsdp 4": Parallel(fsdp=4),
 }
 
 
@@ -106,9 +105,8 @@ def test_the_model_of_a_cut_up_training_loads_as_any_other(config, scored, alone
     assert load_tokenizer(str(folder)).eos_token_id == load_tokenizer(config.model).eos_token_id
 
 
-@pytest.mark.parametrize("layout", [Parallel(fsdp=2), Parallel(tp=2, fsdp=2)], ids=str)
-def test_reference_log_probs_are_the_same_in_every_layout(config, scored, tmp_path, layout):
-    config = replace(config, parallel=layout)
+def test_reference_log_probs_are_the_same_in_a_layout(config, scored, tmp_path):
+    config = replace(config, parallel=Parallel(tp=2, fsdp=2))
     launch.run_work("reference", config, tmp_path, pairs=scored[0], model=config.model)
     found, expected = read_json(tmp_path / "logps.json"), read_json(scored[1] / "logps.json")
     assert list(found) == list(expected)
@@ -127,10 +125,9 @@ def copy_checkpoint(source: Path, target: Path, step: int) -> None:
     (copied / "log.json").write_text(json.dumps(log))
 
 
-@pytest.mark.parametrize("layout", [Parallel(fsdp=2), Parallel(tp=2, fsdp=2)], ids=str)
-def test_a_training_goes_on_in_another_layout(config, scored, alone, tmp_path, layout):
+def test_a_training_goes_on_in_another_layout(config, scored, alone, tmp_path):
     copy_checkpoint(alone[0], tmp_path / "there", 10)
-    there = replace(config, parallel=layout)
+    there = replace(config, parallel=Parallel(tp=2, fsdp=2))
     log = run_training(there, scored, tmp_path / "there", keep_checkpoints=True)
     assert log[0]["loss"] == 1234.0
     assert_same(log[1:], alone[1][1:])
@@ -158,7 +155,7 @@ def test_a_rank_that_dies_ends_the_run_which_goes_on_from_its_last_checkpoint(co
 
 
 @pytest.mark.parametrize("who", ["the notebook", "the launcher"])
-def test_ranks_die_with_what_started_them(config, scored, alone, tmp_path, who):
+def test_ranks_die_with_what_started_them(config, scored, tmp_path, who):
     config = replace(config, parallel=Parallel(fsdp=2))
     with start_training(config, scored, tmp_path) as process:
         wait_until(lambda: (tmp_path / "checkpoints" / "checkpoint-5" / "log.json").is_file(), process)
@@ -171,7 +168,6 @@ def test_ranks_die_with_what_started_them(config, scored, alone, tmp_path, who):
     while ranks_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not ranks_of(tmp_path)
-    assert_same(run_training(config, scored, tmp_path), alone[1])
 
 
 # --- what is checked before a step is taken ---
