@@ -94,7 +94,10 @@ class ChunkedLogps(torch.autograd.Function):
             if needs_weight:
                 # In pieces: to add what is in another type, torch makes a copy of all of it first.
                 for piece, few in zip(grad_weight.split(PIECE), logits.split(PIECE, dim=1), strict=True):
-                    piece += few.T @ hidden[some]
+                    if few.dtype == piece.dtype:
+                        piece.addmm_(few.T, hidden[some])
+                    else:
+                        piece += few.T @ hidden[some]
         return grad_hidden, grad_weight, grad_bias, None  # autograd turns each into the type of what it belongs to
 
 
