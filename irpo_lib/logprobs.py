@@ -39,25 +39,24 @@ def _as_tree(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def score_tokens(
-    model: PreTrainedModel, sequences: Sequence[Tokens], ranks: Ranks | None = None
+    model: PreTrainedModel, sequences: Sequence[Tokens], ranks: Ranks | None = None, progress: Progress | None = None
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yields (index, `token_logps`) for many sequences; of several data ranks, each for its share of the batches."""
     batches = (plan_trees if _as_tree(model) else plan_rows)(sequences, TOKENS_PER_BATCH)
     if ranks is not None and batches:  # a sharded model needs all of its ranks for every batch
         batches = list(ranks.share(batches + batches[:1] * (-len(batches) % ranks.layout.data_ranks)))
     for batch in batches:
-        yield from zip(batch, token_logps(model, [sequences[i] for i in batch]), strict=True)
+        found = token_logps(model, [sequences[i] for i in batch])
+        if progress:  # all of a batch at once: an estimate after its first one would be for batches of one
+            progress.add(len(batch) * (ranks.layout.data_ranks if ranks else 1))
+        yield from zip(batch, found, strict=True)
 
 
 def score(
     model: PreTrainedModel, sequences: Sequence[Tokens], ranks: Ranks | None = None, progress: Progress | None = None
 ) -> dict[int, float]:
     """index → log M(c, y | x), of all sequences, on every rank."""
-    found = {}
-    for index, logps in score_tokens(model, sequences, ranks):
-        found[index] = logps.sum().item()
-        if progress:
-            progress.add(ranks.layout.data_ranks if ranks else 1)
+    found = {index: logps.sum().item() for index, logps in score_tokens(model, sequences, ranks, progress)}
     return gather_dicts(found, ranks) if ranks else found
 
 

@@ -5,6 +5,7 @@ import math
 import random
 from dataclasses import replace
 from functools import cache
+from itertools import accumulate
 
 import pytest
 import torch
@@ -12,11 +13,13 @@ from helpers import random_pairs, with_reference
 
 from irpo_lib import logprobs
 from irpo_lib.fast import predict
+from irpo_lib.fast.batches import plan_rows, plan_trees
 from irpo_lib.fast.predict import choose_path
 from irpo_lib.logprobs import score, sequence_logps, token_logps
 from irpo_lib.loss import irpo_loss
 from irpo_lib.models.load import load_model
 from irpo_lib.models.parallel import Ranks
+from irpo_lib.terminal import progress
 from irpo_lib.training import Loop
 
 WEIGHTS = {"DPO+NLL": (1.0, 1.0), "DPO": (0.0, 1.0), "SFT": (1.0, 0.0), "others": (0.3, 2.0)}
@@ -194,3 +197,18 @@ def test_score_equals_one_by_one(model, pairs, tokens_per_batch, monkeypatch):
     with torch.inference_mode():
         for index, value in found:
             assert value == pytest.approx(sequence_logps(model, [sequences[index]]).item(), abs=1e-4)
+
+
+def test_progress_counts_a_whole_batch_at_once(model, pairs, monkeypatch, capsys):
+    """Else the first line comes when one response of a batch is counted, with all of the batch's time."""
+    monkeypatch.setattr(logprobs, "TOKENS_PER_BATCH", 60)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    sequences = [(s.pair.prompt_ids, r) for s in pairs for r in (s.pair.chosen_ids, s.pair.rejected_ids)]
+    with progress.Progress(len(sequences), "reference", "responses") as bar:
+        score(model, sequences, progress=bar)
+    lines = capsys.readouterr().out.splitlines()
+    told = [int(line.split()[1]) for line in lines]  # "reference: 5 of 16 responses, about …"
+    plan = plan_trees if model.config._attn_implementation == "prefix_tree" else plan_rows
+    sizes = [len(batch) for batch in plan(sequences, 60)]
+    assert len(sizes) > 2
+    assert told == list(accumulate(sizes))[:-1]

@@ -75,9 +75,8 @@ def _logps(name: str, dtype: str, responses: Sequence[Tokens]) -> list[list[floa
     try:
         model = choose_path(load_model(name, dtype), PREFIX_TREE)
         with Progress(len(responses), "log-ratios", "responses") as progress:
-            for index, logps in score_tokens(model, responses):
+            for index, logps in score_tokens(model, responses, progress=progress):
                 found[index] = logps.tolist()
-                progress.add(1)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(f"{name} does not fit into this machine's memory") from error
     return [found[i] for i in range(len(responses))]
