@@ -228,10 +228,11 @@ class Trainer:
             for done in range(len(loop.log), self.steps):
                 torch.manual_seed(self.seed + done)  # a model with dropout goes on after a kill as without one
                 loop.step([self.pairs[i] for i in order[done * c.batch_size : (done + 1) * c.batch_size]])
-                step = done + 1
-                if step == self.steps or (c.probe_every and step % c.probe_every == 0):
+                step, last = done + 1, done + 1 == self.steps
+                if last or (c.probe_every and step % c.probe_every == 0):
                     probe.look(model, step)
-                if step == self.steps or step % c.checkpoint_every == 0:
+                # What the last step made is written at once as the model.
+                if (last and self.keep_checkpoints) or (not last and step % c.checkpoint_every == 0):
                     checkpoints.save(made, model, loop.optimizer, loop.log, ranks, keep=self.keep_checkpoints)
                     if self.keep_checkpoints:
                         self.write(f"model-{step}")

@@ -165,19 +165,32 @@ async def slowly(*request):
 kernel.shell_handlers["kernel_info_request"] = slowly
 raise ValueError("this cell fails")
 """
+#: As the system does where memory runs out.
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
-def test_a_kernel_that_is_interrupted_at_its_end_says_nothing(tmp_path, monkeypatch, capfd):
+def run_one(source: str, folder: Path) -> None:
+    """Runs a course of one notebook, which has one cell."""
     parameters = "\n".join(f"{name} = None" for name in ("preset", "task", "run_dir", "seed", "overrides"))
     cells = [
-        {"cell_type": "code", "metadata": {"tags": tags}, "source": source, "outputs": [], "execution_count": None}
-        for tags, source in ((["parameters"], parameters), ([], SLOW_TO_LEAVE))
+        {"cell_type": "code", "metadata": {"tags": tags}, "source": text, "outputs": [], "execution_count": None}
+        for tags, text in ((["parameters"], parameters), ([], source))
     ]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}
-    (tmp_path / "01_slow.ipynb").write_text(json.dumps(notebook), encoding="utf8")
+    (folder / "01_one.ipynb").write_text(json.dumps(notebook), encoding="utf8")
+    program.run_notebooks(folder / "run", {"preset": "mini", "task": "gsm8k-mini", "seed": 0, "overrides": {}})
+
+
+def test_a_kernel_that_is_interrupted_at_its_end_says_nothing(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(program, "NOTEBOOKS", tmp_path)
-    given = {"preset": "mini", "task": "gsm8k-mini", "seed": 0, "overrides": {}}
     with pytest.raises(UserError, match="this cell fails"):
-        program.run_notebooks(tmp_path / "run", given)
+        run_one(SLOW_TO_LEAVE, tmp_path)
     assert capfd.readouterr().err == ""
+
+
+def test_a_kernel_that_is_killed_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "NOTEBOOKS", tmp_path)
+    with pytest.raises(UserError, match=r"01_one\.ipynb: its process was killed, most likely for want of memory"):
+        run_one(KILLED, tmp_path)
+    assert not (tmp_path / "run" / "notebooks" / "01_one.ipynb").exists()

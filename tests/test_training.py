@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from irpo_lib.cluster.launch import run_work
 from irpo_lib.engines import trl
 from irpo_lib.iteration import Experiment
 from irpo_lib.logprobs import sequence_logps
+from irpo_lib.models import checkpoints
 from irpo_lib.models.checkpoints import newest_complete_checkpoint
 from irpo_lib.models.load import load_model, load_tokenizer
 from irpo_lib.models.weights import computing
@@ -197,7 +200,8 @@ def test_a_killed_training_resumes_bit_by_bit(small_config, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_checkpoint_that_was_cut_off_is_ignored(config, pairs, tmp_path, engine):
+def test_a_checkpoint_that_was_cut_off_is_ignored(config, pairs, tmp_path, engine, monkeypatch):
+    monkeypatch.setattr(checkpoints, "PART_SIZE", 2**14)  # so that there are several files
     config = replace(config, checkpoint_every=5)
     log = train(engine, config, pairs, tmp_path / "whole", keep_checkpoints=True)
     made, left = tmp_path / "whole/checkpoints", tmp_path / "cut/checkpoints"
@@ -221,6 +225,47 @@ def test_a_run_killed_after_its_last_step_writes_the_model(config, pairs, tmp_pa
     shutil.copytree(tmp_path / "whole/checkpoints/checkpoint-20", tmp_path / "last/checkpoints/checkpoint-20")
     assert train("irpo", config, pairs, tmp_path / "last") == log
     assert weights(tmp_path / "last") == weights(tmp_path / "whole")
+
+
+def test_the_last_step_is_written_as_the_model_alone(config, pairs, tmp_path, monkeypatch):
+    saved, save = [], checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda *a, **b: (saved.append(len(a[3])), save(*a, **b)))
+    train("irpo", replace(config, checkpoint_every=5), pairs, tmp_path)
+    assert saved == [5, 10, 15]
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+#: Saves a checkpoint of 26 million parameters in files of 8 MB, and prints how much of what it holds that took.
+SAVE = """
+import sys
+from pathlib import Path
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+from irpo_lib.models import checkpoints
+from irpo_lib.models.parallel import Parallel, Ranks
+
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+checkpoints.PART_SIZE = 2**23
+shape = LlamaConfig(vocab_size=1000, hidden_size=512, intermediate_size=1376, num_hidden_layers=8)
+model = AutoModelForCausalLM.from_config(shape)
+optimizer = torch.optim.AdamW(model.parameters())
+Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+before = peak()
+checkpoints.save(Path(sys.argv[1]), model, optimizer, [], Ranks(Parallel()))
+held = 12 * model.num_parameters()
+print((peak() - before - 8 * model.num_parameters()) / held)
+"""
+
+
+@pytest.mark.slow  # memory of a process of its own
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says how much memory a process takes")
+def test_saving_a_checkpoint_takes_no_more_than_a_part_of_it(tmp_path):
+    """All at once, safetensors holds what it writes twice: 12 GB with half a billion parameters."""
+    done = subprocess.run([sys.executable, "-c", SAVE, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.5
+    assert len(list((tmp_path / "checkpoint-0").glob("*.safetensors"))) > 10
 
 
 def test_without_checkpoints_there_is_nothing_to_resume(tmp_path):

@@ -44,6 +44,7 @@ def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
         print(f"{source.stem}: done before")
         return
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
@@ -62,6 +63,11 @@ def _run_notebook(source: Path, out: Path, parameters: dict[str, Any]) -> None:
         os.replace(temporary, failed)
         what = " ".join(f"{error.ename}: {error.evalue}".split())
         raise UserError(f"{source.name}, cell {error.cell_index}: {what} (see {failed})") from error
+    except DeadKernelError as error:
+        raise UserError(
+            f"{source.name}: its process was killed, most likely for want of memory: a smaller micro_batch_size or "
+            f"generation_rows may help; the same command goes on from here"
+        ) from error
     os.replace(temporary, target)
     write_json(record, wanted)
 

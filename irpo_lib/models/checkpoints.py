@@ -30,6 +30,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 KEPT = 2
 #: The largest file of a model that is written in parts, in bytes.
 FILE_SIZE = 5 * 10**9
+#: The same of a rank's part of a checkpoint: while safetensors writes a file, all of it is in memory twice more.
+PART_SIZE = 2**29
 
 
 def save(folder: Path, model: Any, optimizer: torch.optim.AdamW, log: list[dict[str, float]], ranks: Ranks,
@@ -37,10 +39,11 @@ def save(folder: Path, model: Any, optimizer: torch.optim.AdamW, log: list[dict[
     """Writes `folder/checkpoint-STEP`; of the older ones all but the newest are deleted, none with `keep`."""
     target = folder / f"checkpoint-{len(log)}"
     _make_empty(target, ranks)
-    writer = dcp.HuggingFaceStorageWriter(str(target), save_distributed=True)
+    state = _state(model, optimizer)
+    writer = dcp.HuggingFaceStorageWriter(str(target), _files(state, ranks), save_distributed=True)
     with warnings.catch_warnings(action="ignore"):  # that one process is alone
         try:
-            dcp.save(_state(model, optimizer), storage_writer=writer, no_dist=ranks.layout.processes == 1)
+            dcp.save(state, storage_writer=writer, no_dist=ranks.layout.processes == 1)
         except CheckpointException as error:
             raise next(iter(error.failures.values()))[0] from error
     wait_for_all(ranks)
@@ -105,6 +108,15 @@ def _state(model: Any, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
             moments |= {kind: torch.zeros_like(weight) for kind in MOMENTS}
         state |= {f"weight.{name}": weight} | {f"{kind}.{name}": moments[kind] for kind in MOMENTS}
     return state
+
+
+def _files(state: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, int]:
+    """The number of the file that each tensor, or a rank's piece of it, goes to."""
+    parts = split_state_dict_into_shards_factory(
+        state, get_storage_size=lambda t: t.numel() * t.itemsize // (ranks.layout.fsdp * ranks.layout.tp),
+        max_shard_size=PART_SIZE, filename_pattern="{suffix}",
+    )  # fmt: skip
+    return {name: i for i, names in enumerate(parts.filename_to_tensors.values(), start=1) for name in names}
 
 
 def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, config: Config, ranks: Ranks) -> None:
