@@ -52,7 +52,14 @@ FOUR = ("melting of ice", "converging of crustal plates", "erosion by wind", "de
         ("finalanswer: 4", None),
         ("Final answer:", None),
         ("Final answer: **", None),
-        ("Final answer: 3\nFinal answer:", None),  # nor an earlier one
+        ("Final answer: 3\nFinal answer:", "3"),  # what was begun and not given is passed over
+        ("The final answer is 850.\n\n**Final Answer:**\n", "850."),
+        ("So the final answer to the question is 75.", "75."),  # "to", "for" or "in" what
+        ("Final answer for this problem: 5", "5"),
+        ("We find the final answer in each step. It is 5", None),
+        ("The final answer will be 120.", "120."),
+        ("The final answer should be: 18", "18"),
+        ("Final answer: 4\nThe final answer to the question is correct.", "4"),
         ("", None),
     ],
 )

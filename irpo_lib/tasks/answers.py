@@ -10,9 +10,11 @@ import re
 LETTERS = "ABCDE"
 #: Longer lines are no answers; the limit keeps hostile text from costing time.
 LONGEST = 1000
-#: One live response in twenty of half a billion parameters says it in words only; "… is correct" is a remark.
+#: One live response in twenty of half a billion parameters says it in words only; "… is correct" is a remark. One that
+#: nothing stands behind was begun and not given.
 _MARKER = re.compile(
-    r"final answer[*_ ]{0,4}(?::|(?<=[*_ ])(?P<said>is)\b(?! (?:not|(?:in)?correct|right|wrong)\b)[*_ ]{0,4}:?)",
+    r"final answer(?: (?:to|for|in) [^\n.:?]{1,40}?)?[*_ ]{0,4}(?::|(?<=[*_ ])(?P<said>is|(?:will|should) be)\b"
+    r"(?! (?:not|(?:in)?correct|right|wrong)\b)[*_ ]{0,4}:?)(?=[\s*_`]*[^\s*_`])",
     re.IGNORECASE,
 )
 _SENTENCE_ENDS = re.compile(r"\.\s")
@@ -76,7 +78,8 @@ _MORE_THAN = (
 )
 #: What makes of a number a bound or a denial.
 BOUND = re.compile(
-    rf"[<>≤≥±]|\b(?:at\s+(?:least|most)|not|or\s+(?:more|less))\b|n['’]t\b|{_MORE_THAN}", re.IGNORECASE | re.DOTALL
+    rf"[<>≤≥±]|\b(?:at\s+(?:least|most)|not|no\s+(?:final\s+)?answer|or\s+(?:more|less))\b|n['’]t\b|{_MORE_THAN}",
+    re.IGNORECASE | re.DOTALL,
 )
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 #: Behind a box: what makes a bound of its content, or takes it back.
