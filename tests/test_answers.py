@@ -298,6 +298,7 @@ def test_every_offered_label_in_every_form_and_no_other(n):
         ("30 / 4 = 7 remainder 2", None),
         ("Total = 4 bags of 6", None),
         ("3 + 4 = at least 7", None),  # bounds and denials stay none
+        ("No final answer can be determined after step 1.", None),
         ("At most 3 + 4 = 7", None),
         ("3 + 4 = 7 or more", None),
         ("It is not 3 + 4 = 7", None),

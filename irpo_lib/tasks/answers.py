@@ -1,8 +1,8 @@
 r"""From a response to its final answer, and what the forms of answers (`numbers`, `letters`, `math_answers`) share.
 
-The paper's format is required: the *last* "Final answer:" counts, its line or the next line that is not empty, or the
-sentence "The final answer is …". There is no falling back to the last number of the text. Every function here is linear
-in the length of its input.
+The paper's format is required: the *last* "Final answer:" with something behind it counts, its line or the next line
+that is not empty, or the sentence "The final answer is …". There is no falling back to the last number of the text.
+Every function here is linear in the length of its input.
 """
 
 import re
