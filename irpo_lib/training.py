@@ -232,7 +232,7 @@ class Trainer:
                 if last or (c.probe_every and step % c.probe_every == 0):
                     probe.look(model, step)
                 # What the last step made is written at once as the model.
-                if (last and self.keep_checkpoints) or (not last and step % c.checkpoint_every == 0):
+                if self.keep_checkpoints if last else step % c.checkpoint_every == 0:
                     checkpoints.save(made, model, loop.optimizer, loop.log, ranks, keep=self.keep_checkpoints)
                     if self.keep_checkpoints:
                         self.write(f"model-{step}")

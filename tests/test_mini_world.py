@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from irpo_world import splits
+from irpo_world import seed_model, splits
 from irpo_world.corpus import corpus, is_reserved
 from irpo_world.seed_model import SEED
 from irpo_world.tokenizer import build_tokenizer
@@ -396,8 +396,6 @@ def test_mini_llamas_tokenizer_knows_every_problem(full_tokenizer, problems):
 @pytest.mark.slow  # pre-trainings
 def test_a_seed_model_repeats_itself_and_another_seeds_has_the_same_tokenizer(tmp_path, one_thread, monkeypatch):
     """Compiled, which takes most of a minute, once; it then learns the same but for rounding."""
-    from irpo_world import seed_model
-
     with monkeypatch.context() as without_compiler:
         without_compiler.setattr(seed_model.shutil, "which", lambda name: None)
         for name, seed in (("one", 0), ("other", 1)):
@@ -419,8 +417,6 @@ def test_a_seed_model_repeats_itself_and_another_seeds_has_the_same_tokenizer(tm
 
 def pretrained(folder: Path) -> tuple[Any, list[str]]:
     """A seed model of two steps with the tokenizer in a folder, and its log."""
-    from irpo_world import seed_model
-
     tokenizer = load_tokenizer(str(folder))
     torch.manual_seed(0)
     model = seed_model.new_model(tokenizer)
@@ -429,7 +425,6 @@ def pretrained(folder: Path) -> tuple[Any, list[str]]:
 
 def test_the_attention_of_pre_training_is_transformers_own():
     """In float32, on documents of different lengths, padded on the right: the same loss and gradients."""
-    from irpo_world import seed_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)

@@ -100,15 +100,16 @@ def test_thirty_samples_are_like_those_of_the_other_engine(engine, prompts, prob
 
     def measured(samples):
         rights, lengths = [], []
-        for problem, some in zip(problems[:30], samples, strict=True):
+        for problem, some in zip(problems, samples, strict=True):
             assert len(some) == 30
             assert len({tuple(s.token_ids) for s in some}) > 3
             rights.append(fmean(grade(TASK, problem.answer, to_text(tokenizer, s.token_ids)) for s in some))
             lengths.append(fmean(len(s.token_ids) for s in some))
         return rights, lengths
 
-    ours = measured(draw(engine, prompts[:30], end, n=30, temperature=0.8, seeds=[1000 * i for i in range(30)]))
-    theirs = measured(by_transformers(prompts[:30], end, n=30, temperature=0.8))
+    problems, prompts = problems[:30], prompts[:30]
+    ours = measured(draw(engine, prompts, end, n=30, temperature=0.8, seeds=[1000 * i for i in range(30)]))
+    theirs = measured(by_transformers(prompts, end, n=30, temperature=0.8))
     for a, b in zip(ours, theirs, strict=True):  # pairs of values for the same problem
         differences = [x - y for x, y in zip(a, b, strict=True)]
         assert variance(differences) > 0
