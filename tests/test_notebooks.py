@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from helpers import wait_until
+from irpo_course import program
 
-from irpo_lib.course import program
 from irpo_lib.terminal.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
 
         print(dry_run(config, run_dir.resolve()))
         return
-    from irpo_lib.course.program import run_notebooks
+    from irpo_course.program import run_notebooks
+
     from irpo_lib.models.load import check_weights, load_tokenizer
     from irpo_lib.tasks import get_task, read_split
 

@@ -9,7 +9,7 @@ from irpo_lib.stages.store import hash_json, read_json, write_json
 from irpo_lib.terminal.errors import UserError
 from irpo_lib.terminal.progress import LEFT
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[1]
 #: Not of the paper: run only when asked for.
 BEYOND = "08_beyond.ipynb"
 

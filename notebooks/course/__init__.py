@@ -1,4 +1,4 @@
-"""The course as a program (`program`), and the package's own code as its notebooks show it."""
+"""The course as a program (`program`), and its way to show the package's own code. Installed as `irpo_course`."""
 
 import inspect
 import textwrap
