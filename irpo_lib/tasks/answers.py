@@ -11,18 +11,23 @@ LETTERS = "ABCDE"
 #: Longer lines are no answers; the limit keeps hostile text from costing time.
 LONGEST = 1000
 #: One live response in twenty of half a billion parameters says it in words only; "… is correct" is a remark. One that
-#: nothing stands behind was begun and not given.
+#: nothing stands behind was begun and not given, and "(insert letter here)" is the prompt's. "Final answer (B)" and
+#: 'final answer "B"' need no colon.
 _MARKER = re.compile(
     r"final answer(?: (?:to|for|in) [^\n.:?]{1,40}?)?[*_ ]{0,4}(?::|(?<=[*_ ])(?P<said>is|(?:will|should) be)\b"
-    r"(?! (?:not|(?:in)?correct|right|wrong)\b)[*_ ]{0,4}:?)(?=[\s*_`]*[^\s*_`])",
+    r"(?! (?:not|(?:in)?correct|right|wrong)\b)[*_ ]{0,4}:?"
+    r"|(?=[(\"“][A-E][)\"”](?! (?:is|was)(?:n['’]t| (?:not|in|wrong|false)))))(?=[\s*_`]*[^\s*_`])(?! \(insert )",
     re.IGNORECASE,
 )
 _SENTENCE_ENDS = re.compile(r"\.\s")
 
 #: A model that runs on puts a new problem to itself: what it answers there is no answer to this one. Behind another
-#: line's colon ("Let us look at it:") the question is this one, quoted.
+#: line's colon ("Let us look at it:") or a step's heading ("Step 1: Read the question.") it is this one, quoted.
 _NEXT_QUESTION = re.compile(
     r"(?:(?<![:\s*_])|(?<=(?i:answer):)|(?<=(?i:answer)\*\*:))[\s*_]*\n[ \t*_#>]{0,8}Question[*_ ]{0,4}:"
+)
+_QUOTED = re.compile(
+    r"^([ \t*_#>]{0,8}step \d[^\n]{0,99}question[^\n]{0,99}\n[ \t*_#>]{0,8})Question", re.IGNORECASE | re.MULTILINE
 )
 
 
@@ -37,7 +42,8 @@ def final_answer(response: str) -> str | None:
     >>> final_answer("So the final answer is 4. It is even.")
     '4'
     """
-    own, last = _NEXT_QUESTION.split(response.lstrip(), maxsplit=1)[0], None
+    text = _QUOTED.sub(r"\1question", response.lstrip())
+    own, last = _NEXT_QUESTION.split(text, maxsplit=1)[0], None
     for marker in _MARKER.finditer(own):
         last = marker
     if last is None:

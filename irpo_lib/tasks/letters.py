@@ -14,7 +14,8 @@ _CAPITAL = re.compile(r"(?<![A-Za-z0-9'])([A-E])(?![A-Za-z0-9'_^])")
 #: Where a label without a mark may stand: first, or behind words that announce it.
 _ANNOUNCED = re.compile(
     r"[(\[{*$\\\s]*(?:(?i:the|my|final|correct|right|best|answer|option|choice|is|letter|text|textbf|mathrm|boxed|"
-    r"it|it['’]s|that['’]s|so|thus|hence|therefore|i|think|choose|pick)\b[\s:,{(*\\]*)*[A-E](?![A-Za-z0-9'_^])"
+    r"it|it['’]s|that['’]s|so|thus|hence|therefore|i|think|choose|pick|indeed|a(?= [A-E]\W*$))\b[\s:,{(*\"\\]*)*"
+    r"[A-E](?![A-Za-z0-9'_^])"
 )
 #: A small letter as a second label: "B or c".
 _SECOND = re.compile(r"\b(?:or|and)\s+\(?([a-e])\)?(?=[\s.,;]*$)")
