@@ -26,9 +26,7 @@ _SENTENCE_ENDS = re.compile(r"\.\s")
 _NEXT_QUESTION = re.compile(
     r"(?:(?<![:\s*_])|(?<=(?i:answer):)|(?<=(?i:answer)\*\*:))[\s*_]*\n[ \t*_#>]{0,8}Question[*_ ]{0,4}:"
 )
-_QUOTED = re.compile(
-    r"^([ \t*_#>]{0,8}step \d[^\n]{0,99}question[^\n]{0,99}\n[ \t*_#>]{0,8})Question", re.IGNORECASE | re.MULTILINE
-)
+_QUOTED = re.compile(r"(Step \d[^\n]{0,99}(?i:question)[^\n]{0,99}\n[ \t*_#>]{0,8})Question")
 
 
 def final_answer(response: str) -> str | None:
