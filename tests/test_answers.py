@@ -480,6 +480,7 @@ def test_an_option_in_degrees_is_found_behind_its_label():
         ("Let us read it once more:\n\nQuestion: Tim has 3 cats.\nFinal answer: 3", "3"),  # quoted
         ("Step 1: Read the question.\nQuestion: Tim has 3 cats.\n**Step 2**: Count.\nFinal answer: 3", "3"),
         ("Step 2: That answers it.\nQuestion: Tim has 3 cats.\nFinal answer: 3", None),
+        ("So 8, by Step 2, answers the question.\nQuestion: Tim has 3 cats.\nFinal answer: 3", None),
         ("Step 2: 8 answers the question.\n\nQuestion: Tim has 3 cats.\nFinal answer: 3", None),
         ("It was the question: how many?\nFinal answer: 3", "3"),
         ("A good Question: how many?\nFinal answer: 3", "3"),

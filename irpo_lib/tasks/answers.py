@@ -26,7 +26,7 @@ _SENTENCE_ENDS = re.compile(r"\.\s")
 _NEXT_QUESTION = re.compile(
     r"(?:(?<![:\s*_])|(?<=(?i:answer):)|(?<=(?i:answer)\*\*:))[\s*_]*\n[ \t*_#>]{0,8}Question[*_ ]{0,4}:"
 )
-_QUOTED = re.compile(r"(Step \d[^\n]{0,99}(?i:question)[^\n]{0,99}\n[ \t*_#>]{0,8})Question")
+_QUOTED = re.compile(r"(\n[ \t*_#>]{0,8}Step \d[^\n]{0,99}(?i:question)[^\n]{0,99}\n[ \t*_#>]{0,8})Question")
 
 
 def final_answer(response: str) -> str | None:
@@ -40,7 +40,7 @@ def final_answer(response: str) -> str | None:
     >>> final_answer("So the final answer is 4. It is even.")
     '4'
     """
-    text = _QUOTED.sub(r"\1question", response.lstrip())
+    text = _QUOTED.sub(r"\1question", f"\n{response}").lstrip()
     own, last = _NEXT_QUESTION.split(text, maxsplit=1)[0], None
     for marker in _MARKER.finditer(own):
         last = marker
