@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import REAL_DATA
+from irpo_reproduction.claims import Claim, claims_markdown, claims_table, judge, judge_all, read_claims
 
 from irpo_lib.probe import with_parts
-from irpo_lib.results.claims import Claim, judge, judge_all, read_claims
 from irpo_lib.results.effects import effect
 from irpo_lib.results.figures import LOG_PROB_FIGURES, log_prob_lines, write_figures, write_results
 from irpo_lib.results.runs import Run, find_runs
-from irpo_lib.results.tables import claims_markdown, claims_table, table_rows, tuning_rows
+from irpo_lib.results.tables import table_rows, tuning_rows
 from irpo_lib.terminal.errors import UserError
 
 PROBLEMS = 400

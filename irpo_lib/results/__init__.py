@@ -1,1 +1,1 @@
-"""What runs have left on disk, as the paper's tables, figures and claims."""
+"""What runs have left on disk, as the paper's tables and figures, each number with its interval."""

@@ -1,6 +1,6 @@
 """Tables 1 and 2 with our numbers beside the paper's, § 3.1's tuning, and what a run has done. Reads files only."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from irpo_lib.config import DATA
-from irpo_lib.results.claims import Verdict, judge_all, read_claims
 from irpo_lib.results.effects import effect
 from irpo_lib.results.runs import IRPO, PAPER_COLUMN, Run, by_task
 from irpo_lib.results.templates import TEMPLATES
@@ -84,31 +83,6 @@ def tuning_rows(runs: Sequence[Run]) -> pd.DataFrame:
             rows.append(row | shares | {"dev_problems": found["problems"]})
     table = pd.DataFrame(rows)
     return table.sort_values(["task", "seed", "beta", "alpha"], ignore_index=True) if rows else table
-
-
-def claims_markdown(verdicts: Sequence[Verdict]) -> str:
-    """A line a claim, with its decisive effect."""
-    return TEMPLATES.get_template("results/claims.md").render(verdicts=verdicts)
-
-
-def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """One row an effect, with the paper's sentence."""
-    return pd.DataFrame([
-        {"claim": v.claim.name, "verdict": v.verdict, "effect": number, "of": len(v.effects),
-         "mean": round(e.mean, 3), "low": round(e.low, 3), "high": round(e.high, 3), "unit": v.claim.unit,
-         "seeds": e.seeds, "problems": e.problems, "paper": v.claim.paper, "place": v.claim.place,
-         "sentence": v.claim.sentence}
-        for v in verdicts for number, e in enumerate(v.effects, start=1)
-    ])  # fmt: skip
-
-
-def write_claims(runs: Sequence[Run], out: Path) -> Iterator[str | Path]:
-    """The verdicts on the paper's claims as text, which comes first, then as `claims.csv` and `claims.md`."""
-    verdicts = judge_all(runs, read_claims())
-    text = claims_markdown(verdicts)
-    yield text
-    yield write_table(claims_table(verdicts), out / "claims.csv")
-    yield write_text(text, out / "claims.md")
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
 def reproduce(args: argparse.Namespace) -> None:
     overrides = parse_overrides(args.set)  # read before the imports that take seconds
     configs = {task: load_config(args.preset, **overrides | {"task": task}) for task in args.tasks}
-    from irpo_lib.results.reproduce import reproduce as run_grid
+    from irpo_reproduction.grid import reproduce as run_grid
 
     run_grid(configs, range(args.seeds), args.out, args.models)
     for show in (table, figures, claims):
@@ -113,7 +113,7 @@ def figures(args: argparse.Namespace) -> None:
 
 
 def claims(args: argparse.Namespace) -> None:
-    from irpo_lib.results.tables import write_claims
+    from irpo_reproduction.claims import write_claims
 
     for line in write_claims(*_runs_and_out(args)):
         print(line)

@@ -4,16 +4,20 @@ A claim is one or several effects that it says are above zero. It *holds* where 
 zero, *does not hold* where one lies below, and is *undecided* otherwise, or where there are fewer seeds than it needs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from irpo_lib.config import DATA, read_yaml
 from irpo_lib.results.effects import KINDS, Effect
 from irpo_lib.results.runs import IRPO, Run, by_task
+from irpo_lib.results.tables import write_table, write_text
+from irpo_lib.results.templates import TEMPLATES
 from irpo_lib.terminal.errors import UserError
 
 #: Differences between trained models are judged on no fewer training runs.
@@ -118,3 +122,29 @@ def judge_all(runs: Sequence[Run], claims: Sequence[Claim]) -> list[Verdict]:
     if not found:
         raise UserError("these runs hold no arm that a claim is about: make them with `irpo reproduce`")
     return found
+
+
+def claims_markdown(verdicts: Sequence[Verdict]) -> str:
+    """A line a claim, with its decisive effect."""
+    template = Path(__file__).with_suffix(".md").read_text(encoding="utf8")
+    return TEMPLATES.from_string(template).render(verdicts=verdicts)
+
+
+def claims_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """One row an effect, with the paper's sentence."""
+    return pd.DataFrame([
+        {"claim": v.claim.name, "verdict": v.verdict, "effect": number, "of": len(v.effects),
+         "mean": round(e.mean, 3), "low": round(e.low, 3), "high": round(e.high, 3), "unit": v.claim.unit,
+         "seeds": e.seeds, "problems": e.problems, "paper": v.claim.paper, "place": v.claim.place,
+         "sentence": v.claim.sentence}
+        for v in verdicts for number, e in enumerate(v.effects, start=1)
+    ])  # fmt: skip
+
+
+def write_claims(runs: Sequence[Run], out: Path) -> Iterator[str | Path]:
+    """The verdicts on the paper's claims as text, which comes first, then as `claims.csv` and `claims.md`."""
+    verdicts = judge_all(runs, read_claims())
+    text = claims_markdown(verdicts)
+    yield text
+    yield write_table(claims_table(verdicts), out / "claims.csv")
+    yield write_text(text, out / "claims.md")
