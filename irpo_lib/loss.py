@@ -55,12 +55,12 @@ def irpo_loss(
     return PairLosses(dpo_weight * dpo + alpha * nll, dpo, nll, chosen_rewards.detach(), rejected_rewards.detach())
 
 
-def pair_losses(
-    model: PreTrainedModel, examples: Sequence[ScoredPair], beta: float, alpha: float, dpo_weight: float,
-    nll_length: float | None = None,
-) -> PairLosses:  # fmt: skip
-    """Equation 1 for each of B pairs; without a DPO term the rejected responses are not scored.
+def pair_logps(
+    model: PreTrainedModel, examples: Sequence[ScoredPair], dpo_weight: float = 1.0, nll_length: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The log-probs of B pairs under policy and reference, and the lengths, as `irpo_loss` takes them.
 
+    Without a DPO term the rejected responses are not scored: the reference's log-probs stand for the policy's.
     `nll_length` divides the NLL term in place of each response's own length.
     """
     chosen = [(e.pair.prompt_ids, e.pair.chosen_ids) for e in examples]
@@ -71,13 +71,10 @@ def pair_losses(
 
     logps = sequence_logps(model, chosen + rejected if dpo_weight else chosen)
     reference_rejected_logps = tensor([e.reference_rejected_logps for e in examples])
-    return irpo_loss(
+    return (
         logps[: len(examples)],
         logps[len(examples) :] if dpo_weight else reference_rejected_logps,
         tensor([e.reference_chosen_logps for e in examples]),
         reference_rejected_logps,
         tensor([nll_length or len(response) for _, response in chosen]),
-        beta,
-        alpha,
-        dpo_weight,
     )

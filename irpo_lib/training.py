@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from irpo_lib.config import Config, Parallel, derive_seed
-from irpo_lib.loss import pair_losses
+from irpo_lib.loss import irpo_loss, pair_logps
 from irpo_lib.models import checkpoints
 from irpo_lib.models.load import load_tokenizer
 from irpo_lib.models.parallel import (
@@ -53,7 +53,7 @@ def train(
     """The next model, `folder/model`, and what was logged; counts go to `folder/counts.json`."""
     ranks = join(config)
     trainer = Trainer if config.training_engine == "irpo" else import_module("irpo_lib.engines.trl").Trainer
-    with sole_writer(folder, ranks.is_main), quiet(not ranks.is_main):
+    with sole_writer(folder, ranks.is_main), quiet(not ranks.is_main), full_disk_named(folder):
         loaded = load_for_training(model, config)
         check_layout(loaded, ranks)
         counts = trainer(
@@ -99,21 +99,37 @@ class Loop:
         self.log: list[dict[str, float]] = []
 
     def step(self, batch: Sequence[ScoredPair]) -> dict[str, float]:
-        """One update from a global batch; returns its line of the log.
+        """One update by Equation 1's mean over a global batch; returns its line of the log.
 
         Raises:
             UserError: the loss is no finite number; the weights are as before.
         """
-        step = len(self.log)
-        rate = learning_rate(self.config, step, self.steps)
-        sums = self.backward(batch)
-        values = {name: value / len(batch) for name, value in sums.items()}
+        c, sums = self.config, dict.fromkeys(_logged(self.config), 0.0)
+        # Pairs that share a beginning, or whose lengths are alike, together: no sum depends on their order.
+        mine = sorted(self.ranks.share(batch), key=lambda e: (e.pair.prompt_ids, len(e.pair.chosen_ids)))
+        length = _nll_length(batch, c.nll_mean)
+        for start in range(0, len(mine), c.micro_batch_size):
+            some = mine[start : start + c.micro_batch_size]
+            with computing(c, self.model.device):
+                logps = pair_logps(self.model, some, c.dpo_weight, length)
+                losses = irpo_loss(*logps, c.beta, c.alpha, c.dpo_weight)
+            self.scaler.scale(losses.loss.sum() / len(batch)).backward()
+            for name in sums:
+                value = (losses.margins > 0).float() if name == "accuracies" else getattr(losses, name)
+                sums[name] += value.detach().sum().item()
+        values = {name: value / len(batch) for name, value in sum_over_data_ranks(sums, self.ranks).items()}
         if not math.isfinite(values["loss"]):
             ids = ", ".join(dict.fromkeys(s.pair.problem_id for s in batch))
             raise UserError(
-                f"step {step + 1}: the loss is {values['loss']}, with pairs of the problems {ids}. The last checkpoint "
-                f"is kept; a lower learning_rate or another dtype may help"
+                f"step {len(self.log) + 1}: the loss is {values['loss']}, with pairs of the problems {ids}. The last "
+                f"checkpoint is kept; a lower learning_rate or another dtype may help"
             )
+        self.log.append({"step": len(self.log) + 1, **values, **self._update()})
+        return self.log[-1]
+
+    def _update(self) -> dict[str, float]:
+        """The optimiser's step by the gradient that there is, which is gone afterwards."""
+        rate = learning_rate(self.config, len(self.log), self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.unscale_(self.optimizer)
@@ -122,25 +138,7 @@ class Loop:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        row = {"step": step + 1, **values, "grad_norm": norm, "learning_rate": rate}
-        self.log.append(row)
-        return row
-
-    def backward(self, batch: Sequence[ScoredPair]) -> dict[str, float]:
-        """Adds the gradient of Equation 1's mean over the global batch; returns the sums of its parts."""
-        c, sums = self.config, dict.fromkeys(_logged(self.config), 0.0)
-        # Pairs that share a beginning, or whose lengths are alike, together: no sum depends on their order.
-        mine = sorted(self.ranks.share(batch), key=lambda e: (e.pair.prompt_ids, len(e.pair.chosen_ids)))
-        length = _nll_length(batch, c.nll_mean)
-        for start in range(0, len(mine), c.micro_batch_size):
-            some = mine[start : start + c.micro_batch_size]
-            with computing(c, self.model.device):
-                losses = pair_losses(self.model, some, c.beta, c.alpha, c.dpo_weight, length)
-            self.scaler.scale(losses.loss.sum() / len(batch)).backward()
-            for name in sums:
-                value = (losses.margins > 0).float() if name == "accuracies" else getattr(losses, name)
-                sums[name] += value.detach().sum().item()
-        return sum_over_data_ranks(sums, self.ranks)
+        return {"grad_norm": norm, "learning_rate": rate}
 
 
 def _logged(config: Config) -> list[str]:
@@ -163,7 +161,8 @@ def check_step_zero(model: PreTrainedModel, examples: Sequence[ScoredPair], conf
         UserError: they are not, so reference log-probs and model do not belong together.
     """
     with torch.no_grad(), computing(config, model.device):
-        losses = pair_losses(model, examples, config.beta, config.alpha, config.dpo_weight)
+        logps = pair_logps(model, examples, config.dpo_weight)
+        losses = irpo_loss(*logps, config.beta, config.alpha, config.dpo_weight)
     lengths = [len(e.pair.chosen_ids) + len(e.pair.rejected_ids) for e in examples]
     a_root = (losses.margins.abs() / config.beta).cpu() / torch.tensor(lengths).sqrt()
     worst = int(a_root.argmax())
@@ -197,32 +196,9 @@ class Trainer:
 
     def fit(self) -> dict[str, Any]:
         """Returns the counts of the stage: pairs, steps, last loss."""
-        c, made = self.config, self.folder / "checkpoints"
-        order = training_order(len(self.pairs), self.steps * c.batch_size, self.seed)
-        torch.manual_seed(self.seed)
-        self.model = add_adapters(prepared(self.model, c), c)
-        probe = LogProbe(self.followed, c, self.folder, self.ranks)
-        with full_disk_named(self.folder):
-            if checkpoints.newest_complete_checkpoint(made) is None:
-                if c.reference_model == "previous":
-                    check_step_zero(self.model.eval(), [self.pairs[i] for i in order[: c.micro_batch_size]], c)
-                probe.look(self.model, 0)
-            log = self.run(order, made, probe)
-            self.write("model")
-        if self.ranks.is_main:
-            checkpoints.write_log(self.folder / "log.csv", log)
-            if self.followed:
-                write_probe_tables(self.folder, c.beta)
-            if not self.keep_checkpoints:
-                remove(made)
-        counts = {"pairs": len(self.pairs), "steps": self.steps, "loss": round(log[-1]["loss"], 4)}
-        return counts | {"attention": self.model.config._attn_implementation}
-
-    def run(self, order: Sequence[int], made: Path, probe: LogProbe) -> list[dict[str, float]]:
-        """The steps, from the newest checkpoint in `made` on, with pairs in this order; returns the log of all."""
-        c, ranks, model = self.config, self.ranks, self.model.train()
-        loop = Loop(model, c, ranks, self.steps)
-        loop.log = checkpoints.resume(made, model, loop.optimizer, ranks)
+        c, ranks, (order, probe) = self.config, self.ranks, self.begin()
+        loop = Loop(self.model.train(), c, ranks, self.steps)
+        loop.log = checkpoints.resume(self.made, self.model, loop.optimizer, ranks)
         with Progress(self.steps, "train", "steps") as progress:
             progress.skip(len(loop.log))
             for done in range(len(loop.log), self.steps):
@@ -230,14 +206,44 @@ class Trainer:
                 loop.step([self.pairs[i] for i in order[done * c.batch_size : (done + 1) * c.batch_size]])
                 step, last = done + 1, done + 1 == self.steps
                 if last or (c.probe_every and step % c.probe_every == 0):
-                    probe.look(model, step)
+                    probe.look(self.model, step)
                 # What the last step made is written at once as the model.
                 if self.keep_checkpoints if last else step % c.checkpoint_every == 0:
-                    checkpoints.save(made, model, loop.optimizer, loop.log, ranks, keep=self.keep_checkpoints)
+                    checkpoints.save(self.made, self.model, loop.optimizer, loop.log, ranks, keep=self.keep_checkpoints)
                     if self.keep_checkpoints:
                         self.write(f"model-{step}")
                 progress.add(1)
-        return loop.log
+        return self.end(loop.log)
+
+    @property
+    def made(self) -> Path:
+        """Where checkpoints are."""
+        return self.folder / "checkpoints"
+
+    def begin(self) -> tuple[list[int], LogProbe]:
+        """The order of the pairs, and what looks at log-probs; the model is made ready, and looked at if it is new."""
+        c = self.config
+        order = training_order(len(self.pairs), self.steps * c.batch_size, self.seed)
+        torch.manual_seed(self.seed)
+        self.model = add_adapters(prepared(self.model, c), c)
+        probe = LogProbe(self.followed, c, self.folder, self.ranks)
+        if checkpoints.newest_complete_checkpoint(self.made) is None:
+            if c.reference_model == "previous":
+                check_step_zero(self.model.eval(), [self.pairs[i] for i in order[: c.micro_batch_size]], c)
+            probe.look(self.model, 0)
+        return order, probe
+
+    def end(self, log: list[dict[str, float]]) -> dict[str, Any]:
+        """Writes the model and what was logged; returns the counts."""
+        self.write("model")
+        if self.ranks.is_main:
+            checkpoints.write_log(self.folder / "log.csv", log)
+            if self.followed:
+                write_probe_tables(self.folder, self.config.beta)
+            if not self.keep_checkpoints:
+                remove(self.made)
+        counts = {"pairs": len(self.pairs), "steps": self.steps, "loss": round(log[-1]["loss"], 4)}
+        return counts | {"attention": self.model.config._attn_implementation}
 
     def write(self, name: str) -> None:
         """The model as it is now, as `folder/name`."""

@@ -22,6 +22,7 @@ from irpo_lib.logprobs import score
 from irpo_lib.pairs import ScoredPair, kept_pairs
 from irpo_lib.records import Completion, PreferencePair
 from irpo_lib.stages.store import read_log
+from irpo_lib.training import MAX_GRADIENT, Loop
 
 RUN_STAGE = """
 import json, sys
@@ -55,6 +56,16 @@ def random_pairs(n: int, seed: int = 0, vocabulary: int = 100) -> list[ScoredPai
 
     pairs = [PreferencePair(f"p{i}", 0, ids(2, 12), ids(1, 20), ids(1, 20), "model") for i in range(n)]
     return [ScoredPair(p, math.nan, math.nan) for p in pairs]
+
+
+def step_with_gradient(loop: Loop, batch: list[ScoredPair]) -> tuple[dict[str, float], torch.Tensor]:
+    """A step's line of the log, and the gradient that it was taken by, as it was before it was clipped."""
+    found = []
+    loop.optimizer.register_step_pre_hook(
+        lambda *_: found.append(torch.cat([p.grad.detach().double().flatten() for p in loop.trained]))
+    )
+    row = loop.step(batch)
+    return row, found[0] * max(1.0, row["grad_norm"] / MAX_GRADIENT)
 
 
 def with_reference(model, pairs: list[ScoredPair], noise: float = 0.0) -> list[ScoredPair]:

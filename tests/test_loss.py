@@ -9,7 +9,7 @@ from itertools import accumulate
 
 import pytest
 import torch
-from helpers import random_pairs, with_reference
+from helpers import random_pairs, step_with_gradient, with_reference
 
 from irpo_lib import logprobs
 from irpo_lib.fast import predict
@@ -85,8 +85,8 @@ def one_step(model, pairs, config, micro_batch_size=8) -> tuple[float, torch.Ten
     loop = Loop(copy.deepcopy(model), config, Ranks(config.parallel))
     if model.get_output_embeddings() in predict._in_chunks:
         choose_path(loop.model, model.config._attn_implementation)
-    sums = loop.backward(pairs)
-    return sums["loss"] / 8, gradients(loop.model)
+    row, found = step_with_gradient(loop, pairs)
+    return row["loss"], found
 
 
 # --- Equation 1 ---

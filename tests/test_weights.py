@@ -211,8 +211,7 @@ def test_the_gradients_of_qlora_are_those_of_the_model_with_its_rounded_weights(
         score(model, [(s.pair.prompt_ids, s.pair.chosen_ids) for s in pairs])
         torch.manual_seed(0)
         model = add_adapters(training.prepared(model, config), config)
-        losses = training.pair_losses(model, pairs, config.beta, config.alpha, config.dpo_weight)
-        losses.loss.mean().backward()
+        training.irpo_loss(*training.pair_logps(model, pairs), config.beta, config.alpha).loss.mean().backward()
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
     quantized_gradients, expected = gradients
     assert quantized_gradients.keys() == expected.keys()

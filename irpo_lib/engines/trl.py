@@ -5,7 +5,7 @@ micro-batch, Equation 1's the mean over sequences of each one's mean. The two ar
 only there. TRL does not log the two terms apart: `dpo` and `nll` stay empty in the log.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,15 +73,15 @@ class Trainer(training.Trainer):
 
     losses: Mapping[str, float] | None = None
 
-    def run(self, order: Sequence[int], made: Path, probe: LogProbe) -> list[dict[str, float]]:
-        c, last = self.config, newest_complete_checkpoint(made)
-        settings = trainer_settings(c, self.steps, self.seed, made)
+    def fit(self) -> dict[str, Any]:
+        c, (order, probe) = self.config, self.begin()
+        last, settings = newest_complete_checkpoint(self.made), trainer_settings(c, self.steps, self.seed, self.made)
         trainer = dpo_trainer(self.model, self.tokenizer, [self.pairs[i] for i in order], c, settings, self.losses)
         trainer.add_callback(Follow(probe, c.probe_every, self.write if self.keep_checkpoints else None))
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         log = [row for row in trainer.state.log_history if "loss" in row]
-        return [{LOG_NAMES.get(name, name): value for name, value in row.items()} for row in log]
+        return self.end([{LOG_NAMES.get(name, name): value for name, value in row.items()} for row in log])
 
 
 def dpo_trainer(

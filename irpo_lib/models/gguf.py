@@ -17,7 +17,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from irpo_lib.models.load import loading, whole_model
-from irpo_lib.stages.store import MANIFEST, full_disk_named, hash_file, run_stage
+from irpo_lib.stages.store import MANIFEST, hash_file, run_stage
 from irpo_lib.terminal.errors import UserError
 
 #: Cosine from which on embedding and output matrix are one matrix, quantised twice (0.999 for 5 and 8 bits).
@@ -43,9 +43,8 @@ def _folder(path: Path, size: int, modified: int) -> Path:
 
     def work(folder: Path) -> dict[str, Any]:
         model, tokenizer = _read(path)
-        with full_disk_named(folder):
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         return {"parameters": model.num_parameters(), "tied": model.config.tie_word_embeddings}
 
     return run_stage(folder, {"file": path.name, "bytes": size}, {"sha256": hash_file(path)}, work)

@@ -64,7 +64,8 @@ def run_stage(
             write_json(partial / BEGUN, wanted)
         started = time.time()
         try:
-            counts = work(partial)
+            with full_disk_named(partial):
+                counts = work(partial)
         except UserError:
             if not _files(partial):  # nothing is lost, and other settings may follow at once
                 remove(partial)
