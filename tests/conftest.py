@@ -25,6 +25,11 @@ REAL_DATA = Path(os.environ.get("IRPO_REAL_DATA", Path(__file__).parents[2] / "s
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture
 def one_thread():
     """Sums are then made in the same order in every process, so that results can be compared bit by bit."""

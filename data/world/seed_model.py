@@ -5,7 +5,7 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -110,18 +110,19 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps:
     """Trains a model in place; returns lines "step,loss,seconds".
 
     The loss is taken on the solutions alone, as in instruction tuning: the words of the questions are given. Products
-    are made in bfloat16 where that is fast, the weights stay in float32. Where there is a C++ compiler,
-    the model is compiled first.
+    are made in bfloat16 where that is fast, the weights stay in float32. Where there is a C++ compiler, a layer is
+    compiled first, for all of them.
     """
     AttentionInterface.register(ATTENTION, causal_attention)
     model.set_attn_implementation(ATTENTION)
-    body = torch.compile(model.model, dynamic=True) if shutil.which("g++") else model.model
+    for layer in model.model.layers if shutil.which("g++") else []:
+        layer.compile(dynamic=True)
     made = optimizers(model)
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in made]
     log, started = ["step,loss,seconds"], time.monotonic()
     with Progress(steps, "pre-training", "steps") as progress:
         for step, (input_ids, labels) in enumerate(itertools.islice(batches(tokenizer, seed), steps)):
-            loss = backward(model, body, input_ids, labels)
+            loss = backward(model, input_ids, labels)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer, peak in zip(made, peaks, strict=True):
                 optimizer.param_groups[0]["lr"] = peak * rate(step, steps)
@@ -134,7 +135,7 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps:
     return log
 
 
-def backward(model: LlamaForCausalLM, body: Callable, input_ids: torch.Tensor, labels: torch.Tensor) -> float:
+def backward(model: LlamaForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor) -> float:
     """Adds the gradients of a batch's mean loss a labelled token; returns that loss.
 
     There are logits for the labelled tokens alone.
@@ -143,7 +144,7 @@ def backward(model: LlamaForCausalLM, body: Callable, input_ids: torch.Tensor, l
     for ids, targets in zip(input_ids.split(MICRO_BATCH), labels[:, 1:].split(MICRO_BATCH), strict=True):
         labelled = targets != -100
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast_dtype() == "bfloat16"):
-            hidden = body(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
             logits = model.lm_head(hidden[labelled])
         part = cross_entropy(logits.float(), targets[labelled], reduction="sum") / n_labelled
         part.backward()
