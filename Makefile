@@ -22,15 +22,14 @@ BIN    := $(VENV)/bin
 run: setup
 	$(BIN)/irpo run --preset $(PRESET) --task $(TASK) $(if $(filter vllm,$(ENGINE)),--set engine=vllm)
 
-# Each test with a thread: threads of two processes on two cores would wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+# Two tests at a time, with a thread each: threads of two processes on two cores would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 check: setup lint
-	$(PYTEST) -n 2 --dist load -m "not slow"
+	$(PYTEST) --dist load -m "not slow"
 
-# Slow tests spend a sixth of their time in waiting for what they have started: three at a time.
 test: setup lint $(VENV)/.smollm2 $(VENV)/.reasoning-gym
-	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --dist loadfile --no-loadscope-reorder
 
 test-vllm:
 	$(MAKE) ENGINE=vllm test-engine
