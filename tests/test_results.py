@@ -205,6 +205,7 @@ def test_claims_as_a_table_and_as_text(runs):
     assert len(table) == sum(len(v.effects) for v in verdicts)
     text = claims_markdown(verdicts)
     assert text.count("\n") == len(verdicts) + 2
+    assert all(f"| {v.claim.name} | **{v.verdict}** | " in text for v in verdicts)  # as it is, apostrophes too
     assert "| DPO+NLL beats DPO | **holds** | +11.2 (" in text
 
 

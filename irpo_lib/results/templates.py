@@ -10,8 +10,8 @@ NUMBER = re.compile(r"[\d.]*–?[\d.]*")
 
 #: In a page all text is escaped. `tojson` writes <, >, & and ' as \u003c and so on: no string can end its <script>.
 TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=select_autoescape(["html"]),
-    undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    loader=FileSystemLoader(Path(__file__).parents[1]), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    autoescape=select_autoescape(["html"], default_for_string=False),
 )  # fmt: skip
 TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
 TEMPLATES.tests["numeric"] = lambda cell: NUMBER.fullmatch(str(cell)) is not None
