@@ -33,7 +33,7 @@ from irpo_lib.models.parallel import (
 from irpo_lib.models.weights import add_adapters, computing, load_for_training, prepared
 from irpo_lib.pairs import ScoredPair, scored_pairs
 from irpo_lib.probe import LogProbe, ProbeItem, write_probe_tables
-from irpo_lib.stages.store import full_disk_named, remove, sole_writer, write_json
+from irpo_lib.stages.store import remove, sole_writer, write_json
 from irpo_lib.terminal.errors import UserError
 from irpo_lib.terminal.progress import Progress, quiet
 
@@ -53,7 +53,7 @@ def train(
     """The next model, `folder/model`, and what was logged; counts go to `folder/counts.json`."""
     ranks = join(config)
     trainer = Trainer if config.training_engine == "irpo" else import_module("irpo_lib.engines.trl").Trainer
-    with sole_writer(folder, ranks.is_main), quiet(not ranks.is_main), full_disk_named(folder):
+    with sole_writer(folder, ranks.is_main), quiet(not ranks.is_main):
         loaded = load_for_training(model, config)
         check_layout(loaded, ranks)
         counts = trainer(

@@ -15,7 +15,7 @@ from typing import Any
 
 from irpo_lib.cluster.children import die_with_parent
 from irpo_lib.config import Config, config_from
-from irpo_lib.stages.store import write_json
+from irpo_lib.stages.store import full_disk_named, write_json
 from irpo_lib.terminal.errors import UserError
 
 #: Names of works, which are those of functions → their modules; imported when they are needed.
@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) == 3:
         arguments |= {"part": int(argv[1]), "of": int(argv[2])}
     try:
-        work(job["work"])(config_from(job["config"]), **arguments)
+        with full_disk_named(arguments["folder"]):
+            work(job["work"])(config_from(job["config"]), **arguments)
     except UserError as error:
         print(f"irpo: {error}", file=sys.stderr, flush=True)
         return 1
