@@ -11,12 +11,20 @@ LETTERS = "ABCDE"
 #: Longer lines are no answers; the limit keeps hostile text from costing time.
 LONGEST = 1000
 #: One live response in twenty of half a billion parameters says it in words only; "… is correct" is a remark. One that
-#: nothing stands behind was begun and not given, and "(insert letter here)" is the prompt's. "Final answer (B)" and
-#: 'final answer "B"' need no colon.
+#: nothing stands behind was begun and not given, and "(insert letter here)" is the prompt's. "Final answer (B)", 'final
+#: answer "B"', "the final answer, which is B." and a heading above "The answer is B" need no colon.
 _MARKER = re.compile(
-    r"final answer(?: (?:to|for|in) [^\n.:?]{1,40}?)?[*_ ]{0,4}(?::|(?<=[*_ ])(?P<said>is|(?:will|should) be)\b"
+    r"final answer(?: (?:to|for|in) [^\n.:?]{1,40}?)?[*_ ]{0,4}(?::|(?<=[*_ ])(?P<said>is|(?:will|should|must) be)\b"
     r"(?! (?:not|(?:in)?correct|right|wrong)\b)[*_ ]{0,4}:?"
-    r"|(?=[(\"“][A-E][)\"”](?! (?:is|was)(?:n['’]t| (?:not|in|wrong|false)))))(?=[\s*_`]*[^\s*_`])(?! \(insert )",
+    r"|(?:,(?: which is)?| of)?[*_: ]{0,4}(?=[(\"“]{0,2}(?-i:[A-E])(?:$|[)\"”.,\n](?! (?:is|was)"
+    r"(?:n['’]t| (?:not|in|wrong|false)))))|(?=\n+(?:The )?(?:correct )?answer is:? [(\"]?[A-E]\b))"
+    r"(?=[\s*_`]*[^\s*_`])(?! \(insert )",
+    re.IGNORECASE,
+)
+#: "So D is the final answer", where the words have none behind them.
+_BEFORE = re.compile(
+    r"(?<!step )(?<![\w.,$(])(\(?\"?(?-i:[A-E])\"?\)?|\$?\d[\d,]*(?:\.\d+)?)"
+    r"(?:[.,]?\s+(?:this|that|which) is| is| as) (?:the|my|our|your) final answer\b(?! (?:is|was) )",
     re.IGNORECASE,
 )
 _SENTENCE_ENDS = re.compile(r"\.\s")
@@ -32,8 +40,8 @@ _QUOTED = re.compile(r"(\n[ \t*_#>]{0,8}Step \d[^\n]{0,99}(?i:question)[^\n]{0,9
 def final_answer(response: str) -> str | None:
     """The text behind the last "Final answer:" (any case, markdown around it allowed), or None.
 
-    "The final answer is" counts alike, with what its sentence says. What follows a new "Question:" is another problem's
-    and is not looked at.
+    "The final answer is" counts alike, with what its sentence says, and a letter or number that "is the final answer"
+    where nothing else is. What follows a new "Question:" is another problem's and is not looked at.
 
     >>> final_answer("2 + 2 = 4.\\nFinal answer: 4")
     '4'
@@ -41,11 +49,12 @@ def final_answer(response: str) -> str | None:
     '4'
     """
     text = _QUOTED.sub(r"\1question", f"\n{response}").lstrip()
-    own, last = _NEXT_QUESTION.split(text, maxsplit=1)[0], None
+    own, last = _NEXT_QUESTION.split(text, maxsplit=1)[0] if "Question" in text else text, None
     for marker in _MARKER.finditer(own):
         last = marker
     if last is None:
-        return None
+        before = _BEFORE.findall(own) if " final answer" in own.lower() else []
+        return before[-1] if before else None
     line = _first_line(own[last.end() :])
     return _SENTENCE_ENDS.split(line)[0] if line and last["said"] else line
 

@@ -2,7 +2,7 @@
 
 import re
 
-from irpo_lib.tasks.answers import LETTERS, LONGEST, in_box
+from irpo_lib.tasks.answers import BOUND, LETTERS, LONGEST, in_box
 
 #: A label with its mark: "(B)", "( B )", "[b]", "B)", "B.", "B:" or markdown's and LaTeX's "**B**", "\boxed{B}".
 _MARKED = re.compile(
@@ -11,16 +11,19 @@ _MARKED = re.compile(
 )
 #: A capital that stands alone.
 _CAPITAL = re.compile(r"(?<![A-Za-z0-9'])([A-E])(?![A-Za-z0-9'_^])")
-#: Where a label without a mark may stand: first, or behind words that announce it.
+#: Where a label without a mark may stand: first, behind words that announce it, or in quotes.
 _ANNOUNCED = re.compile(
-    r"[(\[{*$\\\s]*(?:(?i:the|my|final|correct|right|best|answer|option|choice|is|letter|text|textbf|mathrm|boxed|"
-    r"it|it['’]s|that['’]s|so|thus|hence|therefore|i|think|choose|pick|indeed|a(?= [A-E]\W*$))\b[\s:,{(*\"\\]*)*"
-    r"[A-E](?![A-Za-z0-9'_^])"
+    r"(?:^(?:\(?\d\d?[.):]\s*)?[(\[{*$\\\s]*|\b(?i:answer|option|choice|is|letter|text|textbf|mathrm|boxed|it['’]s|"
+    r"that['’]s|so|thus|hence|therefore|think|choose|pick|indeed|a(?= [A-E]\W*$))\b[\s:,{(*\"“\\]*)"
+    r"[A-E](?![A-Za-z0-9'_^])|[\"“][A-E](?:[\"”.]|$)"
 )
 #: A small letter as a second label: "B or c".
 _SECOND = re.compile(r"\b(?:or|and)\s+\(?([a-e])\)?(?=[\s.,;]*$)")
-#: A label that is named in order to be rejected.
+#: A label that is named in order to be rejected: alone, or beside the answer ("B, not C").
+_NOT_THIS = re.compile(r"(?:,|\band|\bbut) not \(?[A-E]\b\)?")
 _REJECTED = re.compile(r"\b[A-E]\)?\s+(?:is|was)(?:n['’]t|\s+(?:not|incorrect|wrong|false))\b")
+#: An option ("|") among other things: "soil, |, and", "soil or |".
+_LISTED = re.compile(r"\b(?:and|or) \||\|,? (?:and|or)\b|, \|,")
 #: "A stone": an article, not a label; "A and B", "A is right" are labels.
 _ARTICLE = re.compile(r"(?<![A-Za-z0-9'])A\s+(?!(?:and|or|is|because|since|but|nor|would|as|seems|for)\b)[a-z]")
 
@@ -34,7 +37,8 @@ def letter(answer: str, choices: tuple[str, ...]) -> str | None:
 
     Two labels are none unless one of them stands in a box, and a letter within a word or of a temperature (37 °C) is
     no label. The chosen option's own text behind its label does not count: "(B) A stone" is B where the second option
-    is "A stone", and "A stone" alone is a word with its article. Without `choices`, the labels A to E are offered.
+    is "A stone". An option named without its label, alone ("a stone") or as the one option in a sentence, gives its
+    label. Without `choices`, the labels A to E are offered.
     """
     text = _without_marks(answer)
     if len(text) > LONGEST:
@@ -48,23 +52,42 @@ def _without_marks(text: str) -> str:
 
 
 def _only_label(answer: str, choices: tuple[str, ...]) -> str | None:
-    """The one offered label of a text; None for an option's bare text."""
+    """The one offered label of a text, or of the one option that it names without any label."""
     text = _without_marks(answer)
-    if len(text) > 1 and text.lower() in (choice.strip("*_`$. \t").lower() for choice in choices):
-        return None
-    found = {text.upper()} & set(LETTERS) if len(text) == 1 else _labels(_without_option(text, choices))
+    if len(text) == 1:
+        found = {text.upper()} & set(LETTERS)
+    else:
+        options = [_without_marks(choice).lower() for choice in choices]
+        found = _of(text.lower(), options) or _labels(_without_option(text, choices)) or _named(text, options)
     offered = LETTERS[: len(choices)] if choices else LETTERS
     return found.pop() if len(found) == 1 and found <= set(offered) else None
+
+
+def _of(text: str, options: list[str]) -> set[str]:
+    """The labels of the options that a text is: two where they differ in case alone, as "Rr" and "RR" do."""
+    return {label for label, option in zip(LETTERS, options, strict=False) if option == text}
+
+
+def _named(text: str, options: list[str]) -> set[str]:
+    """The labels of the options whose words stand in a text; none where it denies, lists or labels anything else."""
+    rest, found = text.lower(), set()
+    for option in sorted({o for o in options if len(o) > 1}, key=len, reverse=True):
+        if (parts := re.split(rf"(?<!\w){re.escape(option)}(?!\w)", rest))[1:]:
+            rest = "|".join(parts)
+            found |= _of(option, options)
+    other = {m[1] for m in _CAPITAL.finditer(text)} - found - {"A"}
+    return set() if other or BOUND.search(text) or _LISTED.search(rest) else found
 
 
 def _labels(text: str) -> set[str]:
     """All labels in a text, in capitals."""
     if _REJECTED.search(text):
         return set()
+    text = _NOT_THIS.sub("", text)
     marked = {(a or b).upper() for a, b in _MARKED.findall(text)} | {m[1].upper() for m in _SECOND.finditer(text)}
     articles = {m.start() for m in _ARTICLE.finditer(text)}
     capitals = {m[1] for m in _CAPITAL.finditer(text) if m.start() not in articles}
-    return marked | capitals if marked or _ANNOUNCED.match(text) else set()
+    return marked | capitals if marked or _ANNOUNCED.search(text) else set()
 
 
 def _without_option(text: str, choices: tuple[str, ...]) -> str:
