@@ -584,6 +584,8 @@ def test_a_letter_beside_the_words_without_a_colon(response, label):
         ("8 * 3 = 24 is the final answer.", "24"),
         ("We get $1,024.50 as our final answer.", "1024.5"),
         ("There are 7 eggs. 7. This is the final answer.", "7"),
+        ("Final answer = 36 * 2 = $72", "72"),
+        ("This leads to a final answer of $3.33.", "3.33"),
         ("Step 3 is the final answer.", None),
         ("Divide by 3 for the final answer.", None),
         ("5 is not the final answer.", None),
@@ -592,6 +594,29 @@ def test_a_letter_beside_the_words_without_a_colon(response, label):
 def test_a_number_that_is_called_the_final_answer(response, value):
     text = final_answer(response)
     assert (number(text) if text else None) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5 years.  The answer is 5 years.", "5"),
+        ("30. The answer is $30.00", "30"),
+        ("It is 2.7 cents (2.7 cents) (without commas)", "2.7"),
+        ("1,456 is 1456.", "1456"),
+        ("3 million (3 million)", "3000000"),
+        ("5 years. The answer is 6 years.", None),
+        ("2:2", None),
+        ("5 * 5", None),
+        ("7 - 7 apples", None),
+        ("Ann has 3, and Bob has 3", None),
+        ("4 rows of 4", None),
+        ("4 each for 4 days", None),
+        ("19 stars with 19 arms", None),
+        ("1 foot x 1 foot = 1 foot x 1 foot = 2 feet", "2"),
+    ],
+)
+def test_one_number_said_twice_is_one_number(text, value):
+    assert number(text) == value
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "</s>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>", " </s> </s>"])

@@ -11,12 +11,12 @@ LETTERS = "ABCDE"
 #: Longer lines are no answers; the limit keeps hostile text from costing time.
 LONGEST = 1000
 #: One live response in twenty of half a billion parameters says it in words only; "… is correct" is a remark. One that
-#: nothing stands behind was begun and not given, and "(insert letter here)" is the prompt's. "Final answer (B)", 'final
-#: answer "B"', "the final answer, which is B." and a heading above "The answer is B" need no colon.
+#: nothing stands behind was begun and not given, and "(insert letter here)" is the prompt's. "A final answer of 4",
+#: "final answer (B)", "the final answer, which is B." and a heading above "The answer is B" need no colon.
 _MARKER = re.compile(
-    r"final answer(?: (?:to|for|in) [^\n.:?]{1,40}?)?[*_ ]{0,4}(?::|(?<=[*_ ])(?P<said>is|(?:will|should|must) be)\b"
+    r"final answer(?: (?:to|for|in) [^\n.:?]{1,40}?)?[*_ ]{0,4}(?:[:=]|(?<=[*_ ])(?P<said>is|(?:will|should|must) be)\b"
     r"(?! (?:not|(?:in)?correct|right|wrong)\b)[*_ ]{0,4}:?"
-    r"|(?:,(?: which is)?| of)?[*_: ]{0,4}(?=[(\"“]{0,2}(?-i:[A-E])(?:$|[)\"”.,\n](?! (?:is|was)"
+    r"| ?of (?=[$€£]?\d)|(?:,(?: which is)?| ?of)?[*_: ]{0,4}(?=[(\"“]{0,2}(?-i:[A-E])(?:$|[)\"”.,\n](?! (?:is|was)"
     r"(?:n['’]t| (?:not|in|wrong|false)))))|(?=\n+(?:The )?(?:correct )?answer is:? [(\"]?[A-E]\b))"
     r"(?=[\s*_`]*[^\s*_`])(?! \(insert )",
     re.IGNORECASE,

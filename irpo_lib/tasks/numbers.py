@@ -33,6 +33,11 @@ _ORDINAL = re.compile(
 )
 _EQUALS = re.compile(r"(?<![<>=!:])=(?![=>])|≈|\\approx\b")
 _OPERATOR = re.compile(r"[-+*/×÷^]|\\(?:times|cdot|div|frac)\b")
+#: Where a number that stands twice is two of a kind: "2:2", "5 * 5", "Ann has 3 and Bob has 3".
+_TWO_OF_A_KIND = re.compile(
+    r"[-+*/×÷^:]|\\(?:times|cdot|div)\b|\b(?:and|or|of|to|by|from|each|per|plus|minus|times|more|less|with|x)\b",
+    re.IGNORECASE,
+)
 #: What parts two equations: "x = 5, y = 3" has no one value, "2 + 3 = 4 + 1 = 5" has.
 _PARTED = re.compile(r"[;:]|,(?!\d{3})|\.(?!\d)|\b(?:and|or|so|but|then)\b")
 #: An equation that is yet to be solved: "2x + 3 = 7", "x + 3 = 7", "3(y) = 6"; the letter of "3 h * 2" is a unit.
@@ -48,11 +53,11 @@ _VALUE = re.compile(r"(?:[\s$€£¥({*~-]|\\(?:[dt]?frac|text(?:bf)?|mathbf|mat
 def number(answer: str) -> str | None:
     """A GSM8K answer as its exact value: "$1,080.00" → "1080", "−3 apples" → "-3", "3/4" → "0.75", "1/3" → "1/3".
 
-    What stands around the number (currency, units, percent, LaTeX, markdown) is ignored. 18 = 18.00, 18.5 ≠ 18. Of
-    several numbers, the one in the line's only box counts, else the one behind the last "=" of one equation ("3 + 4 =
-    7 eggs"), else the one beside ordinals ("7 on the 3rd day"). A bound, a denial, a range, an equation that is yet
-    to be solved, two numbers without an equation, or none are no answer. A dozen is a unit and not 12, for the
-    question may ask for dozens.
+    What stands around the number (currency, units, percent, LaTeX, markdown) is ignored. 18 = 18.00, 18.5 ≠ 18. The
+    same number may be said twice ("5 years. The answer is 5 years."). Of several numbers, the one in the line's only
+    box counts, else the one behind the last "=" of one equation ("3 + 4 = 7 eggs"), else the one beside ordinals ("7 on
+    the 3rd day"). A bound, a denial, a range, an equation that is yet to be solved, two numbers without an equation, or
+    none are no answer. A dozen is a unit and not 12, for the question may ask for dozens.
     """
     if len(answer) > LONGEST:
         return None
@@ -75,10 +80,10 @@ def _only_number(text: str) -> str | None:
     else:
         found = list(_NUMBER.finditer(text))
         value, start, end = _decimal(found[0].group()) if found else None, found[0].start() if found else 0, 0
+        others = found[1:] and ({_decimal(f.group()) for f in found} != {value} or _TWO_OF_A_KIND.search(text))
         scale = _SCALE.match(text, found[0].end()) if found else None
         if scale and value is not None:
             value *= _SCALES[(scale[1] or "k").lower()]
-        others = found[1] if len(found) > 1 else None
     if value is None or others:
         return None
     before = text[:start].rstrip("$€£¥({\\ *_`")
