@@ -49,14 +49,13 @@ def final_answer(response: str) -> str | None:
     '4'
     """
     text = _QUOTED.sub(r"\1question", f"\n{response}").lstrip()
-    own, last = _NEXT_QUESTION.split(text, maxsplit=1)[0] if "Question" in text else text, None
-    for marker in _MARKER.finditer(own):
-        last = marker
-    if last is None:
+    own = _NEXT_QUESTION.split(text, maxsplit=1)[0] if "Question" in text else text
+    markers = list(_MARKER.finditer(own))
+    if not markers:
         before = _BEFORE.findall(own) if " final answer" in own.lower() else []
         return before[-1] if before else None
-    line = _first_line(own[last.end() :])
-    return _SENTENCE_ENDS.split(line)[0] if line and last["said"] else line
+    line = _first_line(own[markers[-1].end() :])
+    return _SENTENCE_ENDS.split(line)[0] if line and markers[-1]["said"] else line
 
 
 #: The text of a special token, where it was decoded with the rest.
