@@ -146,8 +146,9 @@ def test_papermill_executes_the_notebooks_on_other_tasks(task, iterations, chang
 
 @pytest.mark.slow  # `irpo run` in a process of its own
 def test_a_failing_notebook_ends_in_one_sentence(tmp_path):
-    arguments = ["run", "--run-dir", str(tmp_path / "run"), "--set", "train_problems=2", "--set", "samples=1"]
-    failed = irpo(*arguments, "--set", "gold_in_winners=false", "--set", "max_length=1")
+    changes = SMALL | {"train_problems": 2, "samples": 1, "gold_in_winners": "false", "max_length": 1}
+    arguments = [x for key, value in changes.items() for x in ("--set", f"{key}={value}")]
+    failed = irpo("run", "--run-dir", str(tmp_path / "run"), *arguments)
     assert failed.returncode == 1
     assert failed.stderr.startswith("irpo: ")
     assert len(failed.stderr.strip().splitlines()) == 1

@@ -79,7 +79,7 @@ def larger_model(tmp_path_factory):
 @pytest.mark.slow  # memory of real trainings
 def test_the_computed_peak_is_within_a_tenth_of_the_measured_one(larger_model, tmp_path, layout, checkpointing):
     config = load_config(
-        "mini", model=larger_model, parallel=asdict(layout), batch_size=8, micro_batch_size=2, max_length=256,
+        "mini", model=larger_model, parallel=asdict(layout), batch_size=4, micro_batch_size=2, max_length=256,
         gradient_checkpointing=checkpointing,
     )  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(asdict(config)))

@@ -76,11 +76,11 @@ def _only_number(text: str) -> str | None:
     fraction = _FRACTION.search(text)
     if fraction:
         value, start, end = _fraction(fraction), fraction.start(), fraction.end()
-        others = _NUMBER.search(text[:start]) or _NUMBER.search(text[end:])
+        others = bool(_NUMBER.search(text[:start]) or _NUMBER.search(text[end:]))
     else:
         found = list(_NUMBER.finditer(text))
         value, start, end = _decimal(found[0].group()) if found else None, found[0].start() if found else 0, 0
-        others = found[1:] and ({_decimal(f.group()) for f in found} != {value} or _TWO_OF_A_KIND.search(text))
+        others = len({_decimal(f.group()) for f in found}) > 1 or (len(found) > 1 and bool(_TWO_OF_A_KIND.search(text)))
         scale = _SCALE.match(text, found[0].end()) if found else None
         if scale and value is not None:
             value *= _SCALES[(scale[1] or "k").lower()]
