@@ -605,6 +605,7 @@ def test_a_number_that_is_called_the_final_answer(response, value):
         ("1,456 is 1456.", "1456"),
         ("3 million (3 million)", "3000000"),
         ("5 years. The answer is 6 years.", None),
+        ("30 Ann did 30", None),
         ("2:2", None),
         ("5 * 5", None),
         ("7 - 7 apples", None),

@@ -33,6 +33,8 @@ _ORDINAL = re.compile(
 )
 _EQUALS = re.compile(r"(?<![<>=!:])=(?![=>])|≈|\\approx\b")
 _OPERATOR = re.compile(r"[-+*/×÷^]|\\(?:times|cdot|div|frac)\b")
+#: Between two mentions of one number: "5 years. The answer is 5 years.", "5 dollars ($5)", "5 is 5".
+_SAID_AGAIN = re.compile(r"\(|\.\s|\bis\b")
 #: Where a number that stands twice is two of a kind: "2:2", "5 * 5", "Ann has 3 and Bob has 3".
 _TWO_OF_A_KIND = re.compile(
     r"[-+*/×÷^:]|\\(?:times|cdot|div)\b|\b(?:and|or|of|to|by|from|each|per|plus|minus|times|more|less|with|x)\b",
@@ -80,7 +82,11 @@ def _only_number(text: str) -> str | None:
     else:
         found = list(_NUMBER.finditer(text))
         value, start, end = _decimal(found[0].group()) if found else None, found[0].start() if found else 0, 0
-        others = len({_decimal(f.group()) for f in found}) > 1 or (len(found) > 1 and bool(_TWO_OF_A_KIND.search(text)))
+        others = len(found) > 1 and not (
+            {_decimal(f.group()) for f in found} == {value}
+            and _SAID_AGAIN.search(text, found[0].end(), found[-1].start())
+            and not _TWO_OF_A_KIND.search(text)
+        )
         scale = _SCALE.match(text, found[0].end()) if found else None
         if scale and value is not None:
             value *= _SCALES[(scale[1] or "k").lower()]
