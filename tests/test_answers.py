@@ -256,6 +256,7 @@ def test_an_options_own_text_holds_no_second_label():
     assert letter("(B) C", ("T", "C", "A", "G")) == "B"
     assert letter("(B) vitamin C or (A)", options) is None
     assert letter("A stone", ("spoon", "pebble", "leaf")) is None
+    assert letter("A stone", ("spoon", "stone", "leaf")) == "B"
 
 
 @pytest.mark.parametrize(

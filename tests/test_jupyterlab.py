@@ -15,8 +15,8 @@ from test_notebooks import NOTEBOOKS, SMALL
 pytestmark = pytest.mark.slow
 
 SCREENSHOTS = Path(__file__).parents[1] / "runs" / "screenshots"
-#: One iteration, for `irpo run` executes two of them; here every cell must run in seconds.
-COURSE = SMALL | {"iterations": 1, "temperatures": [0.8], "majority_iterations": [0, 1], "batch_size": 8,
+#: Tests of speed and of two processes have their place elsewhere; here every cell must run in seconds.
+COURSE = SMALL | {"iterations": 2, "temperatures": [0.8, 1.0], "majority_iterations": [0, 2], "batch_size": 8,
                   "micro_batch_size": 8}  # fmt: skip
 #: All cells stand in the page at once, so that they can be looked at; nothing asks for the network.
 SETTINGS = {

@@ -148,7 +148,7 @@ def test_a_rank_that_dies_ends_the_run_which_goes_on_from_its_last_checkpoint(co
 
 
 @pytest.mark.parametrize("who", ["the notebook", "the launcher"])
-def test_ranks_die_with_what_started_them(config, scored, tmp_path, who):
+def test_ranks_die_with_what_started_them(config, scored, alone, tmp_path, who):
     config = replace(config, parallel=Parallel(fsdp=2))
     with start_training(config, scored, tmp_path) as process:
         wait_until(lambda: (tmp_path / "checkpoints" / "checkpoint-5" / "log.json").is_file(), process)
@@ -161,6 +161,7 @@ def test_ranks_die_with_what_started_them(config, scored, tmp_path, who):
     while ranks_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not ranks_of(tmp_path)
+    assert_same(run_training(config, scored, tmp_path), alone[1])
 
 
 # --- what is checked before a step is taken ---

@@ -19,9 +19,9 @@ _ANNOUNCED = re.compile(
 )
 #: A small letter as a second label: "B or c".
 _SECOND = re.compile(r"\b(?:or|and)\s+\(?([a-e])\)?(?=[\s.,;]*$)")
-#: A label that is named in order to be rejected: alone, or beside the answer ("B, not C").
-_NOT_THIS = re.compile(r"(?:,|\band|\bbut) not \(?[A-E]\b\)?")
+#: A label that is named in order to be rejected ("B isn't right"), and one beside the answer ("B, not C").
 _REJECTED = re.compile(r"\b[A-E]\)?\s+(?:is|was)(?:n['’]t|\s+(?:not|incorrect|wrong|false))\b")
+_NOT_THIS = re.compile(r"(?:,|\band|\bbut) not \(?[A-E]\b\)?")
 #: An option ("|") among other things: "soil, |, and", "soil or |".
 _LISTED = re.compile(r"\b(?:and|or) \||\|,? (?:and|or)\b|, \|,")
 #: "A stone": an article, not a label; "A and B", "A is right" are labels.

@@ -37,7 +37,7 @@ _OPERATOR = re.compile(r"[-+*/×÷^]|\\(?:times|cdot|div|frac)\b")
 _SAID_AGAIN = re.compile(r"\(|\.\s|\bis\b")
 #: Where a number that stands twice is two of a kind: "2:2", "5 * 5", "Ann has 3 and Bob has 3".
 _TWO_OF_A_KIND = re.compile(
-    r"[-+*/×÷^:]|\\(?:times|cdot|div)\b|\b(?:and|or|of|to|by|from|each|per|plus|minus|times|more|less|with|x)\b",
+    rf"{_OPERATOR.pattern}|:|\b(?:and|or|of|to|by|from|each|per|plus|minus|times|more|less|with|x)\b",
     re.IGNORECASE,
 )
 #: What parts two equations: "x = 5, y = 3" has no one value, "2 + 3 = 4 + 1 = 5" has.
